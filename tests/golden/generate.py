@@ -25,8 +25,12 @@ from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
     LlamaForSequenceClassification,
+    MistralConfig,
+    MistralForCausalLM,
     Olmo2Config,
     Olmo2ForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
 )
@@ -138,6 +142,14 @@ MODELS = {
         torch.bfloat16,
         "1GB",
     ),
+    # A window in the second layer only.
+    "qwen2": (
+        Qwen2ForCausalLM,
+        Qwen2Config(**SMALL, tie_word_embeddings=True, use_sliding_window=True, sliding_window=6, max_window_layers=1),
+        torch.bfloat16,
+        "1GB",
+    ),
+    "mistral": (MistralForCausalLM, MistralConfig(**ODD, head_dim=6, sliding_window=4), torch.float32, "1GB"),
     "llama4": llama4(),
     "llama4-plain": llama4(
         num_hidden_layers=2,

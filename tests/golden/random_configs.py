@@ -92,7 +92,28 @@ def olmo2(r, longest):
 
 
 def qwen3(r, longest):
-    return {**common(r, longest), "hidden_size": r.randint(9, 60)}
+    shape = {**common(r, longest), "hidden_size": r.randint(9, 60)}
+    return shape | windows(r, longest, shape["num_hidden_layers"])
+
+
+def qwen2(r, longest):
+    shape = common(r, longest)
+    del shape["head_dim"]
+    shape["hidden_size"] = shape["num_attention_heads"] * r.choice([2, 6, 8])
+    return shape | windows(r, longest, shape["num_hidden_layers"])
+
+
+def windows(r, longest, layers):
+    """Qwen's: in layers from one on."""
+    return {
+        "use_sliding_window": r.random() < 0.7,
+        "sliding_window": r.choice([1, 3, 10, longest // 2, longest * 2]),
+        "max_window_layers": r.randint(0, layers),
+    }
+
+
+def mistral(r, longest):
+    return halved(r, {**common(r, longest), "sliding_window": r.choice([None, 1, 3, 10, longest // 2, longest * 2])})
 
 
 def llama4(r, longest):
@@ -147,7 +168,7 @@ def deepseek_v3(r, longest):
     }
 
 
-FAMILIES = {"Llama": llama, "Olmo2": olmo2, "Qwen3": qwen3, "Llama4": llama4, "DeepseekV3": deepseek_v3}
+FAMILIES = {"Llama": llama, "Olmo2": olmo2, "Qwen2": qwen2, "Qwen3": qwen3, "Mistral": mistral, "Llama4": llama4, "DeepseekV3": deepseek_v3}
 
 
 def randomise(model):

@@ -326,7 +326,7 @@ mod tests {
 
     fn shape(hidden: usize, head: Head) -> ModelShape {
         let attention =
-            Attention::Grouped { heads: 4, kv_heads: 4, head_dim: hidden / 4, chunk: None };
+            Attention::Grouped { heads: 4, kv_heads: 4, head_dim: hidden / 4, span: None };
         let block = Block {
             attention,
             feed_forward: FeedForward::Dense { inner: 3 * hidden },

@@ -1,6 +1,6 @@
 //! Published models by name, from their public `config.json` files.
 
-use crate::{Attention, Block, FeedForward, Head, ModelShape};
+use crate::{Attention, Block, FeedForward, Head, ModelShape, Span};
 
 /// A published model.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,7 +40,7 @@ fn dense(
         QkNorm::Heads => 2 * head_dim,
     };
     let block = Block {
-        attention: Attention::Grouped { heads, kv_heads, head_dim, chunk: None },
+        attention: Attention::Grouped { heads, kv_heads, head_dim, span: None },
         feed_forward: FeedForward::Dense { inner },
         vectors: 2 * hidden + norms,
     };
@@ -51,8 +51,8 @@ fn dense(
 /// without experts.
 fn llama4(experts: usize, dense_layers: usize) -> ModelShape {
     let hidden = 5120;
-    let block = |chunk, mixture| Block {
-        attention: Attention::Grouped { heads: 40, kv_heads: 8, head_dim: 128, chunk },
+    let block = |span, mixture| Block {
+        attention: Attention::Grouped { heads: 40, kv_heads: 8, head_dim: 128, span },
         feed_forward: if mixture {
             FeedForward::Mixture { experts, per_token: 1, inner: 8192, shared: 8192 }
         } else {
@@ -62,9 +62,9 @@ fn llama4(experts: usize, dense_layers: usize) -> ModelShape {
     };
     // In Maverick every second layer is a mixture, including all layers with full attention.
     let blocks = vec![
-        (36 - dense_layers, block(Some(8192), true)),
+        (36 - dense_layers, block(Some(Span::Chunk(8192)), true)),
         (12, block(None, true)),
-        (dense_layers, block(Some(8192), false)),
+        (dense_layers, block(Some(Span::Chunk(8192)), false)),
     ];
     let blocks = blocks.into_iter().filter(|(count, _)| *count > 0).collect();
     ModelShape { hidden, vocab: 202_048, head: Head::Untied, blocks, adapter: 0 }

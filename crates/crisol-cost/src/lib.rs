@@ -17,4 +17,4 @@ pub mod scaling;
 mod shape;
 pub mod units;
 
-pub use shape::{Attention, Block, FeedForward, Head, ModelShape, Parts};
+pub use shape::{Attention, Block, FeedForward, Head, ModelShape, Parts, Span};

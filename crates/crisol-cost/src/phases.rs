@@ -182,7 +182,7 @@ mod tests {
     /// Operations a token in units of N, without attention.
     fn in_units_of_n(phase: Phase, options: PhaseOptions) -> f64 {
         // With one head and one token in the vocabulary all networks have the same matrices.
-        let attention = Attention::Grouped { heads: 2, kv_heads: 1, head_dim: 4, chunk: None };
+        let attention = Attention::Grouped { heads: 2, kv_heads: 1, head_dim: 4, span: None };
         let block =
             Block { attention, feed_forward: FeedForward::Dense { inner: 16 }, vectors: 16 };
         let shape = ModelShape {

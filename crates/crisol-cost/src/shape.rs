@@ -39,6 +39,15 @@ pub struct Block {
     pub vectors: usize,
 }
 
+/// What a query sees of a long document, in tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Span {
+    /// The tokens of its chunk before it.
+    Chunk(usize),
+    /// So many tokens: itself and those just before it.
+    Window(usize),
+}
+
 /// Attention of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Attention {
@@ -50,8 +59,8 @@ pub enum Attention {
         kv_heads: usize,
         /// Width of a head.
         head_dim: usize,
-        /// Chunk size of chunked attention in tokens; `None`: full attention.
-        chunk: Option<usize>,
+        /// What a query sees; `None`: everything before it.
+        span: Option<Span>,
     },
     /// Multi-head latent attention (DeepSeek-V2, arXiv:2405.04434, section 2.1).
     Latent {
@@ -199,7 +208,12 @@ impl Attention {
     /// causal masking: the convention of published figures.
     fn mean_attended(&self, length: f64) -> f64 {
         match *self {
-            Attention::Grouped { chunk: Some(chunk), .. } if (chunk as f64) < length => {
+            Attention::Grouped { span: Some(Span::Window(window)), .. } => {
+                length.min(window as f64)
+            }
+            Attention::Grouped { span: Some(Span::Chunk(chunk)), .. }
+                if (chunk as f64) < length =>
+            {
                 let chunk = chunk as f64;
                 let full_chunks = (length / chunk).floor();
                 let rest = length - full_chunks * chunk;
@@ -209,10 +223,12 @@ impl Attention {
         }
     }
 
-    /// Tokens of a document that the cache keeps: with chunked attention only the current chunk.
+    /// Tokens of a document that the cache keeps: only the window, or the current chunk.
     fn cached_tokens(&self, length: f64) -> f64 {
         match *self {
-            Attention::Grouped { chunk: Some(chunk), .. } => length.min(chunk as f64),
+            Attention::Grouped { span: Some(Span::Chunk(size) | Span::Window(size)), .. } => {
+                length.min(size as f64)
+            }
             _ => length,
         }
     }

@@ -5,7 +5,9 @@
 mod deepseek_v3;
 mod llama;
 mod llama4;
+mod mistral;
 mod olmo2;
+mod qwen2;
 mod qwen3;
 
 use std::sync::Arc;
@@ -13,10 +15,10 @@ use std::sync::Arc;
 use crisol_engine::{ParamSpec, Params, RopeStyle};
 use serde_json::{Value, json};
 
-use crate::block::Block;
+use crate::block::{Block, NormKind};
 use crate::config::refuse_windows;
 use crate::gguf::{self, GgufRope, Keys, NewKeys, TensorMapping};
-use crate::layers::{AttentionShape, FeedForwardShape};
+use crate::layers::{AttentionShape, FeedForwardShape, Span};
 use crate::mixture::FusedExpert;
 use crate::{Config, ModelError};
 
@@ -72,6 +74,10 @@ registry! {
     llama::Llama,
     /// Post-norm blocks with QK-norm (Walsh et al. 2025, arXiv:2501.00656).
     olmo2::Olmo2,
+    /// Pre-norm blocks with biases of queries, keys and values (Yang et al. 2024, arXiv:2407.10671).
+    qwen2::Qwen2,
+    /// Pre-norm blocks with windows (Jiang et al. 2023, arXiv:2310.06825).
+    mistral::Mistral,
     /// Pre-norm blocks with QK-norm in each head (Yang et al. 2025, arXiv:2505.09388).
     qwen3::Qwen3,
     /// Chunked attention and mixtures of experts (Meta AI 2025).
@@ -95,9 +101,13 @@ pub(crate) struct Names {
 pub(crate) struct Defaults {
     pub(crate) rms_norm_eps: f32,
     pub(crate) max_position_embeddings: usize,
+    /// `None`: as many as query heads.
+    pub(crate) kv_heads: Option<usize>,
     /// `None`: hidden size / heads.
     pub(crate) head_dim: Option<usize>,
     pub(crate) rope_theta: f64,
+    /// Whether the head is the embedding table.
+    pub(crate) tied: bool,
 }
 
 impl Default for Defaults {
@@ -106,9 +116,27 @@ impl Default for Defaults {
         Defaults {
             rms_norm_eps: 1e-6,
             max_position_embeddings: 2048,
+            kv_heads: None,
             head_dim: None,
             rope_theta: 10_000.0,
+            tied: false,
         }
+    }
+}
+
+/// Names of the parameters outside of the layers, and what the names of layers start with.
+#[derive(Clone, Copy)]
+pub(crate) struct OuterNames {
+    pub(crate) embedding: &'static str,
+    /// Table of learned positions.
+    pub(crate) positions: Option<&'static str>,
+    pub(crate) layers: &'static str,
+    pub(crate) norm: &'static str,
+}
+
+impl OuterNames {
+    pub(crate) fn layer(self, layer: usize) -> String {
+        format!("{}{layer}.", self.layers)
     }
 }
 
@@ -124,6 +152,15 @@ pub(crate) trait Family {
         Defaults::default()
     }
 
+    /// Gives the fields of a `config.json` the common names.
+    fn common_fields(&self, _json: &mut Value) {}
+
+    /// The field that names the activation, the names of those that are computed, and which it is
+    /// by default.
+    fn activation(&self) -> (&'static str, &'static [&'static str]) {
+        ("hidden_act", &["silu"])
+    }
+
     /// Reads the own fields of a `config.json` into `config.specifics`, and refuses what is not
     /// computed exactly. The common fields are read, but not checked.
     fn read(&self, text: &str, _config: &mut Config) -> Result<(), String> {
@@ -131,13 +168,18 @@ pub(crate) trait Family {
     }
 
     /// The own fields, added to the common ones in `config.json`.
-    fn to_json(&self) -> Value {
+    fn to_json(&self, _config: &Config) -> Value {
         json!({})
     }
 
     /// What is wrong with the own fields, or with the common ones for this architecture.
     fn problem(&self, _config: &Config) -> Option<String> {
         None
+    }
+
+    /// Whether `attention_bias` gives all four projections a bias.
+    fn has_attention_bias(&self) -> bool {
+        true
     }
 
     /// Whether feed-forward layers can have biases.
@@ -152,6 +194,54 @@ pub(crate) trait Family {
 
     // The network
 
+    fn outer_names(&self) -> OuterNames {
+        OuterNames {
+            embedding: "model.embed_tokens",
+            positions: None,
+            layers: "model.layers.",
+            norm: "model.norm",
+        }
+    }
+
+    fn norm(&self) -> NormKind {
+        NormKind::Rms
+    }
+
+    /// Factor on the embeddings.
+    fn embedding_scale(&self, _config: &Config) -> Option<f32> {
+        None
+    }
+
+    /// Factor on the logits.
+    fn logit_scale(&self) -> Option<f32> {
+        None
+    }
+
+    /// Soft-cap of the logits.
+    fn logit_cap(&self) -> Option<f32> {
+        None
+    }
+
+    /// Factor on the scores of attention.
+    fn attention_scale(&self, config: &Config) -> f32 {
+        (config.head_dim as f32).sqrt().recip()
+    }
+
+    /// Soft-cap of the scores of attention.
+    fn attention_cap(&self) -> Option<f32> {
+        None
+    }
+
+    /// Columns of a head that rotate, the first ones.
+    fn rotated(&self, config: &Config) -> usize {
+        config.head_dim
+    }
+
+    /// RoPE base of layers with a window, which have no scaling then; `None`: as the others.
+    fn local_rope_theta(&self, _config: &Config) -> Option<f64> {
+        None
+    }
+
     /// The parameters of a layer, with names below `prefix`, in the order of the forward pass.
     fn specs(&self, config: &Config, layer: usize, prefix: String) -> Vec<ParamSpec>;
 
@@ -165,8 +255,8 @@ pub(crate) trait Family {
 
     // What a layer costs, and what it keeps in the KV cache
 
-    fn attention(&self, config: &Config, _layer: usize) -> AttentionShape {
-        AttentionShape::grouped(config, None)
+    fn attention(&self, config: &Config, layer: usize) -> AttentionShape {
+        AttentionShape::grouped(config, config.window(layer).map(Span::Window))
     }
 
     fn feed_forward(&self, config: &Config, _layer: usize) -> FeedForwardShape {
@@ -200,8 +290,7 @@ pub(crate) trait Family {
 
     /// Writes what [`Self::read_gguf`] reads. Errors where llama.cpp would compute something else.
     fn write_gguf(&self, keys: &mut NewKeys<'_>, config: &Config) -> Result<(), String> {
-        gguf::write_dense(keys, config);
-        Ok(())
+        gguf::write_dense(keys, config)
     }
 
     /// Names of a layer's parts here and in GGUF files, where the common table has none or another.

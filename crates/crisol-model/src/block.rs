@@ -14,7 +14,7 @@
 use std::sync::Arc;
 
 use crisol_engine::{
-    GatedActivation, Init, KvCache, ParamId, ParamSpec, Params, Role, Rope, Tape, Var,
+    Attention, GatedActivation, Init, KvCache, ParamId, ParamSpec, Params, Role, Rope, Tape, Var,
 };
 
 use crate::Config;
@@ -46,6 +46,8 @@ pub(crate) trait Block: std::fmt::Debug + Send + Sync {
 pub(crate) struct Pass<'c> {
     pub(crate) config: Arc<Config>,
     pub(crate) rope: Rope,
+    /// Of layers with a window, if they rotate otherwise.
+    pub(crate) local_rope: Option<Rope>,
     /// Document `i` is rows `offsets[i]..offsets[i + 1]`.
     pub(crate) offsets: Arc<[u32]>,
     /// Position of each row within its document.
@@ -56,11 +58,19 @@ pub(crate) struct Pass<'c> {
 }
 
 impl Pass<'_> {
+    /// Rotates the heads of queries or keys by their positions.
+    pub(crate) fn rotate(&self, tape: &mut Tape<'_>, layer: usize, x: Var) -> Var {
+        let local = self.config.window(layer).and(self.local_rope.as_ref());
+        let rope = local.unwrap_or(&self.rope);
+        tape.rope(x, rope, self.config.head_dim, &self.rope_rows)
+    }
+
     /// The same inputs without earlier tokens, to keep for a block that is computed again.
     pub(crate) fn without_past(&self) -> Pass<'static> {
         Pass {
             config: Arc::clone(&self.config),
             rope: self.rope.clone(),
+            local_rope: self.local_rope.clone(),
             offsets: Arc::clone(&self.offsets),
             positions: Arc::clone(&self.positions),
             rope_rows: Arc::clone(&self.rope_rows),
@@ -119,13 +129,29 @@ impl Specs {
         self.list.push(ParamSpec { name, shape: vec![dim], init: Init::Ones, role: Role::Vector });
     }
 
+    /// A norm of a kind.
+    pub(crate) fn norm_of(&mut self, kind: NormKind, name: &str, dim: usize) {
+        match kind {
+            NormKind::Rms => self.norm(name, dim),
+            NormKind::RmsPlusOne => self.vector(&format!("{name}.weight"), dim),
+            NormKind::Layer => {
+                self.vector(&format!("{name}.bias"), dim);
+                self.norm(name, dim);
+            }
+        }
+    }
+
     pub(crate) fn attention(&mut self, config: &Config) {
+        self.attention_with(config, config.attention_bias, config.attention_bias);
+    }
+
+    /// Attention with or without biases of queries, keys and values, and of the output.
+    pub(crate) fn attention_with(&mut self, config: &Config, qkv_bias: bool, output_bias: bool) {
         let (hidden, q, kv) = (config.hidden_size, config.q_dim(), config.kv_dim());
-        let bias = config.attention_bias;
-        self.linear("self_attn.q_proj", q, hidden, bias);
-        self.linear("self_attn.k_proj", kv, hidden, bias);
-        self.linear("self_attn.v_proj", kv, hidden, bias);
-        self.residual_linear("self_attn.o_proj", hidden, q, bias);
+        self.linear("self_attn.q_proj", q, hidden, qkv_bias);
+        self.linear("self_attn.k_proj", kv, hidden, qkv_bias);
+        self.linear("self_attn.v_proj", kv, hidden, qkv_bias);
+        self.residual_linear("self_attn.o_proj", hidden, q, output_bias);
     }
 
     pub(crate) fn mlp(&mut self, config: &Config) {
@@ -207,17 +233,9 @@ impl AttentionWeights {
         layer: usize,
         (q, k, v): (Var, Var, Var),
     ) -> Var {
-        let config = &pass.config;
-        let dim = config.head_dim;
-        let q = tape.rope(q, &pass.rope, dim, &pass.rope_rows);
-        let k = tape.rope(k, &pass.rope, dim, &pass.rope_rows);
-        let shape = config.attention();
-        let mixed = match &mut pass.past {
-            PastKeyValues::None => tape.attention(q, k, v, shape, &pass.offsets),
-            PastKeyValues::Cached { cache, slots } => {
-                tape.attention_cached(q, k, v, shape, &pass.offsets, cache, slots, layer, None)
-            }
-        };
+        let (q, k) = (pass.rotate(tape, layer, q), pass.rotate(tape, layer, k));
+        let shape = pass.config.attention(layer);
+        let mixed = attend(tape, pass, layer, shape, (q, k, v));
         self.output(tape, mixed)
     }
 
@@ -227,25 +245,92 @@ impl AttentionWeights {
     }
 }
 
+/// Attention to this pass's tokens and earlier ones, `[rows, heads · head_dim]`.
+pub(crate) fn attend(
+    tape: &mut Tape<'_>,
+    pass: &mut Pass<'_>,
+    layer: usize,
+    shape: Attention,
+    (q, k, v): (Var, Var, Var),
+) -> Var {
+    match &mut pass.past {
+        PastKeyValues::None => tape.attention(q, k, v, shape, &pass.offsets),
+        PastKeyValues::Cached { cache, slots } => {
+            tape.attention_cached(q, k, v, shape, &pass.offsets, cache, slots, layer, None)
+        }
+    }
+}
+
+/// A kind of norm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NormKind {
+    /// `RMSNorm`.
+    Rms,
+    /// `RMSNorm` with the factors 1 + weight.
+    RmsPlusOne,
+    /// `LayerNorm` with a bias.
+    Layer,
+}
+
+/// A norm of any kind.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Norm {
+    kind: NormKind,
+    weight: ParamId,
+    bias: Option<ParamId>,
+}
+
+impl Norm {
+    /// Binds a norm of the architecture's kind.
+    pub(crate) fn bind(config: &Config, params: &Params, prefix: &str, name: &str) -> Norm {
+        Norm {
+            kind: config.family().norm(),
+            weight: weight(params, prefix, name),
+            bias: params.id(&format!("{prefix}{name}.bias")),
+        }
+    }
+
+    pub(crate) fn forward(self, tape: &mut Tape<'_>, config: &Config, x: Var) -> Var {
+        let eps = config.rms_norm_eps;
+        match self.kind {
+            NormKind::Rms => tape.rms_norm(x, self.weight, eps),
+            NormKind::RmsPlusOne => tape.rms_norm_plus_one(x, self.weight, eps),
+            NormKind::Layer => tape.layer_norm(x, self.weight, self.bias, eps),
+        }
+    }
+}
+
 /// Weights of a gated feed-forward layer.
 #[derive(Debug)]
 pub(crate) struct Mlp {
     gate: Linear,
     up: Linear,
     down: Linear,
+    activation: GatedActivation,
 }
 
 impl Mlp {
     /// Binds `{prefix}{name}gate_proj`, `up_proj` and `down_proj`.
     pub(crate) fn bind(params: &Params, prefix: &str, name: &str) -> Mlp {
         let linear = |part: &str| Linear::bind(params, prefix, &format!("{name}{part}"));
-        Mlp { gate: linear("gate_proj"), up: linear("up_proj"), down: linear("down_proj") }
+        let activation = GatedActivation::Silu;
+        Mlp {
+            gate: linear("gate_proj"),
+            up: linear("up_proj"),
+            down: linear("down_proj"),
+            activation,
+        }
+    }
+
+    /// With another activation than `SwiGLU`'s.
+    pub(crate) fn activated(self, activation: GatedActivation) -> Mlp {
+        Mlp { activation, ..self }
     }
 
     pub(crate) fn forward(&self, tape: &mut Tape<'_>, x: Var) -> Var {
         let gate = self.gate.forward(tape, x);
         let up = self.up.forward(tape, x);
-        let inner = tape.gated(gate, up, GatedActivation::Silu);
+        let inner = tape.gated(gate, up, self.activation);
         self.down.forward(tape, inner)
     }
 }

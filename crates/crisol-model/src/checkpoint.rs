@@ -225,8 +225,8 @@ impl WeightSource for Folder<'_> {
 /// them. As in transformers, the files then win.
 fn has_untied_head(config: &Config, tensors: &Tensors, prefix: &str) -> Result<bool, ModelError> {
     let shape = [config.vocab_size, config.hidden_size];
-    let [head, table] =
-        ["lm_head.weight", "model.embed_tokens.weight"].map(|name| format!("{prefix}{name}"));
+    let embedding = config.family().outer_names().embedding;
+    let [head, table] = ["lm_head", embedding].map(|name| format!("{prefix}{name}.weight"));
     let tied = config.head == Head::Language { tied: true };
     if !tied || [&head, &table].iter().any(|name| tensors.shape(name) != Some(&shape)) {
         return Ok(false);

@@ -58,7 +58,9 @@ pub struct Config {
     pub rope_scaling: RopeScaling,
     /// Architecture, with the fields that it alone has.
     pub specifics: Specifics,
-    /// Epsilon of every `RMSNorm`.
+    /// Of each layer, how many tokens a query sees; `None`: all before it. Empty: of no layer.
+    pub windows: Vec<Option<usize>>,
+    /// Epsilon of every norm.
     pub rms_norm_eps: f32,
     /// Whether the four attention projections have a bias.
     pub attention_bias: bool,
@@ -112,6 +114,7 @@ impl Config {
             rope_theta: 10_000.0,
             rope_scaling: RopeScaling::None,
             specifics: Specifics::new(architecture),
+            windows: Vec::new(),
             rms_norm_eps: 1e-5,
             attention_bias: false,
             mlp_bias: false,
@@ -228,11 +231,15 @@ impl Config {
                 self.num_hidden_layers
             ));
         }
-        family.problem(self).or_else(|| self.rope_scaling.problem(self.head_dim))
+        if self.windows.contains(&Some(0)) {
+            return Some("sliding_window is 0, not a positive number".into());
+        }
+        family.problem(self).or_else(|| self.rope_scaling.problem(family.rotated(self)))
     }
 
     fn parse(text: &str) -> Result<Config, String> {
         let text = &language_model_config(text).map_err(|e| json_error(&e))?;
+        let text = &with_common_fields(text)?;
         let mut config = parse_fields::<ConfigFields>(text)?.into_config(&parse_fields(text)?)?;
         Specifics::new(config.architecture()).family().read(text, &mut config)?;
         config.problem().map_or(Ok(config), Err)
@@ -265,7 +272,6 @@ impl Config {
             "num_attention_heads": self.num_attention_heads,
             "num_key_value_heads": self.num_key_value_heads,
             "head_dim": self.head_dim,
-            "hidden_act": "silu",
             "max_position_embeddings": self.max_position_embeddings,
             "rope_theta": self.rope_theta,
             "rope_parameters": rope,
@@ -280,10 +286,21 @@ impl Config {
             "eos_token_id": eos,
             "pad_token_id": self.pad_token_id,
         });
+        let (activation, names) = self.family().activation();
+        json[activation] = json!(names[0]);
+        if let Some(size) = self.windows.iter().flatten().next() {
+            let kind = |window: &Option<usize>| match window {
+                Some(_) => "sliding_attention",
+                None => "full_attention",
+            };
+            json["sliding_window"] = json!(size);
+            json["layer_types"] = self.windows.iter().map(kind).collect();
+        }
         if self.rope_scaling != RopeScaling::None {
             json["rope_scaling"] = json["rope_parameters"].clone();
         }
-        if let (Value::Object(json), Value::Object(own)) = (&mut json, self.family().to_json()) {
+        if let (Value::Object(json), Value::Object(own)) = (&mut json, self.family().to_json(self))
+        {
             json.extend(own);
         }
         if self.head == Head::Scalar {
@@ -317,10 +334,26 @@ impl Config {
         self.rope_scaling.to_json(self.rope_theta)
     }
 
-    /// Attention with equal widths of queries, keys and values.
-    pub(crate) fn attention(&self) -> Attention {
-        let (dim, scale) = (self.head_dim, (self.head_dim as f32).sqrt().recip());
-        Attention::new(self.num_attention_heads, self.num_key_value_heads, dim, dim, scale)
+    /// Gives all layers a window, or none.
+    pub(crate) fn set_window(&mut self, size: Option<usize>) {
+        let layers = self.num_hidden_layers.min(MAX_LAYERS);
+        self.windows = size.map_or_else(Vec::new, |size| vec![Some(size); layers]);
+    }
+
+    /// How many tokens a query of the layer sees; `None`: all before it.
+    pub(crate) fn window(&self, layer: usize) -> Option<usize> {
+        self.windows.get(layer).copied().flatten()
+    }
+
+    /// A layer's attention, with equal widths of queries, keys and values.
+    pub(crate) fn attention(&self, layer: usize) -> Attention {
+        let (dim, family) = (self.head_dim, self.family());
+        let (heads, kv_heads) = (self.num_attention_heads, self.num_key_value_heads);
+        Attention {
+            window: self.window(layer),
+            softcap: family.attention_cap(),
+            ..Attention::new(heads, kv_heads, dim, dim, family.attention_scale(self))
+        }
     }
 
     pub(crate) fn q_dim(&self) -> usize {
@@ -347,6 +380,68 @@ fn language_model_config(text: &str) -> Result<String, serde_json::Error> {
         part["quantization_config"] = json["quantization_config"].clone();
     }
     Ok(part.to_string())
+}
+
+/// The text with common names for the fields of its architecture.
+fn with_common_fields(text: &str) -> Result<String, String> {
+    let mut json: Value = serde_json::from_str(text).map_err(|e| json_error(&e))?;
+    let class = json["architectures"][0].as_str().unwrap_or_default();
+    let Some((architecture, _)) = Architecture::from_class(class) else {
+        return Ok(text.to_owned());
+    };
+    let specifics = Specifics::new(architecture);
+    let family = specifics.family();
+    family.common_fields(&mut json);
+    let (field, known) = family.activation();
+    match json.get(field).and_then(Value::as_str) {
+        Some(other) if !known.contains(&other) => {
+            let known = known.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>();
+            Err(format!("{field} is \"{other}\"; only {} is supported", known.join(", ")))
+        }
+        _ => Ok(json.to_string()),
+    }
+}
+
+/// Reads which layers have windows of `size` tokens: those of `layer_types`, or `by_default`.
+pub(crate) fn read_windows(
+    text: &str,
+    config: &mut Config,
+    size: Option<usize>,
+    by_default: impl Fn(usize) -> bool,
+) -> Result<(), String> {
+    #[derive(Deserialize)]
+    struct Fields {
+        layer_types: Option<Vec<String>>,
+    }
+    let layers = config.num_hidden_layers;
+    let local: Vec<bool> = match parse_fields::<Fields>(text)?.layer_types {
+        // Their number is not checked yet.
+        None => {
+            let local = |layer| size.is_some() && by_default(layer);
+            (0..layers.min(MAX_LAYERS)).map(local).collect()
+        }
+        Some(types) if types.len() != layers => {
+            return Err(format!("layer_types has {} entries for {layers} layers", types.len()));
+        }
+        Some(types) => {
+            let local = types.iter().map(|kind| match kind.as_str() {
+                "sliding_attention" => Ok(true),
+                "full_attention" => Ok(false),
+                other => Err(format!(
+                    "layer_types has \"{other}\"; only \"full_attention\" and \
+                     \"sliding_attention\" are supported"
+                )),
+            });
+            local.collect::<Result<_, _>>()?
+        }
+    };
+    config.windows = Vec::new();
+    if local.contains(&true) {
+        let size =
+            size.ok_or("layer_types has \"sliding_attention\", but there is no sliding_window")?;
+        config.windows = local.into_iter().map(|local| local.then_some(size)).collect();
+    }
+    Ok(())
 }
 
 /// Refuses layers that do not attend to the full context.
@@ -395,7 +490,6 @@ struct ConfigFields {
     head_dim: Option<usize>,
     max_position_embeddings: Option<usize>,
     rms_norm_eps: Option<f32>,
-    hidden_act: Option<String>,
     attention_bias: Option<bool>,
     mlp_bias: Option<bool>,
     attention_dropout: Option<f64>,
@@ -421,11 +515,14 @@ impl ConfigFields {
         let class = class.ok_or_else(|| {
             format!("it names no architecture; supported are {}", Architecture::supported())
         })?;
-        let tied = self.tie_word_embeddings.unwrap_or(false);
         let (architecture, language) = Architecture::from_class(class).ok_or_else(|| {
             let supported = Architecture::supported();
             format!("architecture {class} is not supported; supported are {supported}")
         })?;
+        let specifics = Specifics::new(architecture);
+        let default: Defaults = specifics.family().defaults();
+        let biased = specifics.family().has_attention_bias();
+        let tied = self.tie_word_embeddings.unwrap_or(default.tied);
         let head = if language { Head::Language { tied } } else { Head::Scalar };
         if head == Head::Scalar {
             // transformers writes id2label and derives num_labels from it. The default is two
@@ -436,9 +533,6 @@ impl ConfigFields {
                     "{class} has {labels} labels; reward and value models have one"
                 ));
             }
-        }
-        if let Some(act) = self.hidden_act.as_deref().filter(|&act| act != "silu") {
-            return Err(format!("hidden_act is \"{act}\"; only \"silu\" is supported"));
         }
         if let Some(dropout) = self.attention_dropout.filter(|&dropout| dropout != 0.0) {
             return Err(format!("attention_dropout is {dropout}; only 0 is supported"));
@@ -452,8 +546,6 @@ impl ConfigFields {
                 ));
             }
         }
-        let specifics = Specifics::new(architecture);
-        let default: Defaults = specifics.family().defaults();
         let max_position_embeddings =
             self.max_position_embeddings.unwrap_or(default.max_position_embeddings);
         let (rope_theta, rope_scaling) =
@@ -478,14 +570,15 @@ impl ConfigFields {
             intermediate_size: self.intermediate_size,
             num_hidden_layers: self.num_hidden_layers,
             num_attention_heads: heads,
-            num_key_value_heads: self.num_key_value_heads.unwrap_or(heads),
+            num_key_value_heads: self.num_key_value_heads.or(default.kv_heads).unwrap_or(heads),
             head_dim,
             max_position_embeddings,
             rope_theta,
             rope_scaling,
             specifics,
+            windows: Vec::new(),
             rms_norm_eps: self.rms_norm_eps.unwrap_or(default.rms_norm_eps),
-            attention_bias: self.attention_bias.unwrap_or(false),
+            attention_bias: biased && self.attention_bias.unwrap_or(false),
             mlp_bias: self.mlp_bias.unwrap_or(false),
             bos_token_id: self.bos_token_id.and_then(token),
             eos_token_id: match self.eos_token_id {

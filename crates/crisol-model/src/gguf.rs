@@ -23,6 +23,8 @@ use crisol_engine::{Device, ParamSpec, WeightFormat};
 use crisol_hub::{Gguf, HubError, Metadata};
 use crisol_text::{GgufVocab, TextSetup};
 
+use crate::architectures::Family;
+use crate::block::NormKind;
 use crate::model::specs;
 use crate::weights::{FileMatrix, Purpose, WeightSource, load_params};
 use crate::{Architecture, Checkpoint, Config, Head, ModelError, RopeScaling};
@@ -74,20 +76,21 @@ pub(crate) fn config(gguf: &Gguf, file: &Path) -> Result<Config, ModelError> {
         keys.size("feed_forward_length")?,
     );
     config.max_position_embeddings = keys.size("context_length")?;
-    config.rms_norm_eps = metadata.f32(&keys.name("attention.layer_norm_rms_epsilon"))?;
+    let specifics = config.specifics.clone();
+    let family = specifics.family();
+    config.rms_norm_eps = metadata.f32(&keys.name(norm_eps(family)))?;
     if let Some(theta) = keys.number("rope.freq_base")? {
         config.rope_theta = f64::from(theta);
     }
-    config.attention_bias = gguf.shape("blk.0.attn_q.bias").is_some();
+    config.attention_bias =
+        family.has_attention_bias() && gguf.shape("blk.0.attn_q.bias").is_some();
     config.mlp_bias = gguf.shape("blk.0.ffn_up.bias").is_some();
-    let specifics = config.specifics.clone();
-    let family = specifics.family();
     config.rope_scaling = rope::read(&keys, family.gguf_rope(), config.max_position_embeddings)?;
     family.read_gguf(&keys, &mut config)?;
     if gguf.shape(rope::DIVISORS).is_some() {
         let divisors = gguf.read(rope::DIVISORS)?;
-        let fits =
-            divisors.len() == config.head_dim / 2 && config.rope_scaling == RopeScaling::None;
+        let fits = divisors.len() == family.rotated(&config) / 2
+            && config.rope_scaling == RopeScaling::None;
         let scaling = if fits && family.gguf_rope() != GgufRope::ScoreTemperatures {
             rope::from_divisors(&divisors, config.rope_theta)
         } else {
@@ -107,6 +110,14 @@ pub(crate) fn config(gguf: &Gguf, file: &Path) -> Result<Config, ModelError> {
     config.pad_token_id = token("padding")?;
     config.validate().map_err(|error| unusable(file, error.to_string()))?;
     Ok(config)
+}
+
+/// The key of the norms' epsilon.
+fn norm_eps(family: &dyn Family) -> &'static str {
+    match family.norm() {
+        NormKind::Rms | NormKind::RmsPlusOne => "attention.layer_norm_rms_epsilon",
+        NormKind::Layer => "attention.layer_norm_epsilon",
+    }
 }
 
 /// Reads the keys of an architecture with dense layers that attend to the full context.
@@ -130,10 +141,20 @@ pub(crate) fn read_attention(keys: &Keys<'_>, config: &mut Config) -> Result<(),
     Ok(())
 }
 
-/// Writes what [`read_dense`] reads, and the width of the feed-forward layers.
-pub(crate) fn write_dense(keys: &mut NewKeys<'_>, config: &Config) {
+/// Writes what [`read_dense`] reads, and the width of the feed-forward layers. An error if a window
+/// is shorter than the context: llama.cpp would ignore it.
+pub(crate) fn write_dense(keys: &mut NewKeys<'_>, config: &Config) -> Result<(), String> {
+    let context = config.max_position_embeddings;
+    if let Some(window) = config.windows.iter().flatten().find(|&&window| window < context) {
+        return Err(format!(
+            "its attention has windows of {window} tokens in a context of {context}, and \
+             llama.cpp has none in this architecture; with max_position_embeddings {window} in \
+             config.json it is exported for texts up to that length"
+        ));
+    }
     keys.put_sizes(&[("feed_forward_length", config.intermediate_size)]);
     write_attention(keys, config);
+    Ok(())
 }
 
 /// Writes what [`read_attention`] reads.

@@ -14,6 +14,15 @@ pub struct LayerShape {
     pub vectors: usize,
 }
 
+/// What a query sees of a long document, in tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Span {
+    /// The tokens of its chunk before it.
+    Chunk(usize),
+    /// So many tokens: itself and those just before it.
+    Window(usize),
+}
+
 /// The shape of a layer's attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AttentionShape {
@@ -25,8 +34,8 @@ pub enum AttentionShape {
         kv_heads: usize,
         /// Width of a head.
         head_dim: usize,
-        /// Chunk size of chunked attention in tokens; `None`: full attention.
-        chunk: Option<usize>,
+        /// What a query sees; `None`: everything before it.
+        span: Option<Span>,
     },
     /// Multi-head latent attention (DeepSeek-V2, arXiv:2405.04434, section 2.1).
     Latent {
@@ -68,12 +77,12 @@ pub enum FeedForwardShape {
 
 impl AttentionShape {
     /// The heads of the common fields.
-    pub(crate) fn grouped(config: &Config, chunk: Option<usize>) -> AttentionShape {
+    pub(crate) fn grouped(config: &Config, span: Option<Span>) -> AttentionShape {
         AttentionShape::Grouped {
             heads: config.num_attention_heads,
             kv_heads: config.num_key_value_heads,
             head_dim: config.head_dim,
-            chunk,
+            span,
         }
     }
 

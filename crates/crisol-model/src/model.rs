@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crisol_engine::{Device, ParamId, ParamSpec, Params, Rope, Tape, Var};
 
-use crate::block::{Block, Pass, PastKeyValues, Specs, weight};
+use crate::block::{Block, Norm, Pass, PastKeyValues, Specs, weight};
 use crate::rope::RopeScaling;
 use crate::{Config, Head, ModelError, adapter};
 
@@ -17,9 +17,11 @@ use crate::{Config, Head, ModelError, adapter};
 pub struct Model {
     config: Arc<Config>,
     rope: Rope,
+    local_rope: Option<Rope>,
     embedding: ParamId,
+    positions: Option<ParamId>,
     blocks: Vec<Arc<dyn Block>>,
-    final_norm: ParamId,
+    final_norm: Norm,
     /// `lm_head.weight`, the embedding table (tied) or `score.weight`.
     head: ParamId,
 }
@@ -52,10 +54,11 @@ impl Model {
     /// Binds a model to parameters made from its specs.
     pub(crate) fn bind(config: Config, params: &Params) -> Model {
         let family = config.family();
+        let names = family.outer_names();
         let blocks = (0..config.num_hidden_layers)
-            .map(|layer| family.bind(&config, params, layer, &layer_prefix(layer)))
+            .map(|layer| family.bind(&config, params, layer, &names.layer(layer)))
             .collect();
-        let embedding = weight(params, "model.", "embed_tokens");
+        let embedding = weight(params, "", names.embedding);
         let head = match config.head {
             Head::Language { tied: true } => embedding,
             Head::Language { tied: false } => weight(params, "", "lm_head"),
@@ -63,12 +66,19 @@ impl Model {
         };
         let frequencies = frequencies(&config, config.max_position_embeddings);
         let amplitude = config.rope_scaling.amplitude();
-        let rope = Rope::new(&frequencies, amplitude, config.family().rope_style());
+        let rope = Rope::new(&frequencies, amplitude, family.rope_style());
+        let local_rope = family.local_rope_theta(&config).map(|theta| {
+            let (dim, max) = (family.rotated(&config), config.max_position_embeddings);
+            let frequencies = RopeScaling::None.inverse_frequencies(theta, dim, max, max);
+            Rope::new(&frequencies, 1.0, family.rope_style())
+        });
         Model {
             rope,
+            local_rope,
             embedding,
+            positions: names.positions.map(|name| weight(params, "", name)),
             blocks,
-            final_norm: weight(params, "model.", "norm"),
+            final_norm: Norm::bind(&config, params, "", names.norm),
             head,
             config: Arc::new(config),
         }
@@ -105,8 +115,16 @@ impl Model {
         let (rope, rope_rows) =
             own_rope.unwrap_or_else(|| (self.rope.clone(), Arc::clone(&positions)));
         let config = Arc::clone(&self.config);
-        let mut pass = Pass { config, rope, offsets: offsets.into(), positions, rope_rows, past };
         let mut x = tape.embedding(self.embedding, ids);
+        if let Some(factor) = config.family().embedding_scale(&config) {
+            x = tape.scale(x, factor);
+        }
+        if let Some(table) = self.positions {
+            let position = tape.embedding(table, &positions);
+            x = tape.add(x, position);
+        }
+        let (local_rope, offsets) = (self.local_rope.clone(), offsets.into());
+        let mut pass = Pass { config, rope, local_rope, offsets, positions, rope_rows, past };
         for (layer, block) in self.blocks.iter().enumerate() {
             x = if tape.recomputes() {
                 let (block, inputs) = (Arc::clone(block), pass.without_past());
@@ -119,7 +137,7 @@ impl Model {
             tape.keep_only(x);
             x = unless_stopped(tape, x)?;
         }
-        Ok(tape.rms_norm(x, self.final_norm, self.config.rms_norm_eps))
+        Ok(self.final_norm.forward(tape, &self.config, x))
     }
 
     /// Log-probability of `targets[i]` given row `rows[i]` of the hidden states, and the entropy of
@@ -137,7 +155,10 @@ impl Model {
         self.needs_language_head()?;
         self.check_ids(targets)?;
         let x = tape.select_rows(hidden, rows);
-        let scores = tape.token_scores(x, self.head, targets, logit_scale, None, entropy);
+        let family = self.config.family();
+        let scale = logit_scale * family.logit_scale().unwrap_or(1.0);
+        let cap = family.logit_cap();
+        let scores = tape.token_scores(x, self.head, targets, scale, cap, entropy);
         unless_stopped(tape, scores)
     }
 
@@ -168,7 +189,14 @@ impl Model {
     ) -> Result<Var, ModelError> {
         self.needs_language_head()?;
         let x = tape.select_rows(hidden, rows);
-        let logits = tape.logits(x, self.head);
+        let mut logits = tape.logits(x, self.head);
+        let family = self.config.family();
+        if let Some(cap) = family.logit_cap() {
+            logits = tape.softcap(logits, cap);
+        }
+        if let Some(factor) = family.logit_scale() {
+            logits = tape.scale(logits, factor);
+        }
         unless_stopped(tape, logits)
     }
 
@@ -247,17 +275,22 @@ fn unless_stopped<T>(tape: &Tape<'_>, result: T) -> Result<T, ModelError> {
 /// Inverse RoPE frequencies for a document of `length` tokens.
 fn frequencies(config: &Config, length: usize) -> Vec<f32> {
     let max = config.max_position_embeddings;
-    config.rope_scaling.inverse_frequencies(config.rope_theta, config.head_dim, max, length)
+    let dim = config.family().rotated(config);
+    config.rope_scaling.inverse_frequencies(config.rope_theta, dim, max, length)
 }
 
 /// Names, shapes and initialisers of a model's parameters, in the order of its forward pass.
 pub(crate) fn specs(config: &Config) -> Vec<ParamSpec> {
-    let mut all = Specs::new(String::new(), None);
-    all.table("model.embed_tokens", config.vocab_size, config.hidden_size);
+    let (family, mut all) = (config.family(), Specs::new(String::new(), None));
+    let names = family.outer_names();
+    all.table(names.embedding, config.vocab_size, config.hidden_size);
+    if let Some(positions) = names.positions {
+        all.table(positions, config.max_position_embeddings, config.hidden_size);
+    }
     for layer in 0..config.num_hidden_layers {
         all.list.extend(block_specs(config, layer));
     }
-    all.norm("model.norm", config.hidden_size);
+    all.norm_of(family.norm(), names.norm, config.hidden_size);
     match config.head {
         Head::Language { tied: true } => {}
         Head::Language { tied: false } => {
@@ -270,9 +303,6 @@ pub(crate) fn specs(config: &Config) -> Vec<ParamSpec> {
 
 /// The specs of one block.
 pub(crate) fn block_specs(config: &Config, layer: usize) -> Vec<ParamSpec> {
-    config.family().specs(config, layer, layer_prefix(layer))
-}
-
-fn layer_prefix(layer: usize) -> String {
-    format!("model.layers.{layer}.")
+    let family = config.family();
+    family.specs(config, layer, family.outer_names().layer(layer))
 }

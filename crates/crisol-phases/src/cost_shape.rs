@@ -1,6 +1,6 @@
 //! A model's config as the shape from which `crisol-cost` counts.
 
-use crisol_cost::{Attention, Block, FeedForward, Head, ModelShape};
+use crisol_cost::{Attention, Block, FeedForward, Head, ModelShape, Span};
 use crisol_model::{AttentionShape, Config, FeedForwardShape, LayerShape};
 
 /// The shape from which parameters, FLOPs and memory of a model are counted.
@@ -27,8 +27,12 @@ pub fn cost_shape(config: &Config) -> ModelShape {
 
 fn block(LayerShape { attention, feed_forward, vectors }: LayerShape) -> Block {
     let attention = match attention {
-        AttentionShape::Grouped { heads, kv_heads, head_dim, chunk } => {
-            Attention::Grouped { heads, kv_heads, head_dim, chunk }
+        AttentionShape::Grouped { heads, kv_heads, head_dim, span } => {
+            let span = span.map(|span| match span {
+                crisol_model::Span::Chunk(size) => Span::Chunk(size),
+                crisol_model::Span::Window(size) => Span::Window(size),
+            });
+            Attention::Grouped { heads, kv_heads, head_dim, span }
         }
         AttentionShape::Latent { heads, query_rank, kv_rank, unrotated, rotated, value_dim } => {
             Attention::Latent { heads, query_rank, kv_rank, unrotated, rotated, value_dim }

@@ -134,7 +134,7 @@ impl Family for DeepseekV3 {
         Ok(())
     }
 
-    fn to_json(&self) -> Value {
+    fn to_json(&self, _: &Config) -> Value {
         json!(self)
     }
 

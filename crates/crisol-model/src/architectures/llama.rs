@@ -28,33 +28,20 @@ impl Family for Llama {
     }
 
     fn specs(&self, config: &Config, _: usize, prefix: String) -> Vec<ParamSpec> {
-        let mut specs = Specs::new(prefix, Some(config.num_hidden_layers));
-        specs.norm("input_layernorm", config.hidden_size);
-        specs.attention(config);
-        specs.norm("post_attention_layernorm", config.hidden_size);
-        specs.mlp(config);
-        specs.list
+        specs(config, prefix, config.attention_bias, config.attention_bias)
     }
 
     fn bind(&self, _: &Config, params: &Params, _: usize, prefix: &str) -> Arc<dyn Block> {
-        Arc::new(LlamaBlock {
-            input_norm: weight(params, prefix, "input_layernorm"),
-            attention: AttentionWeights::bind(params, prefix),
-            post_attention_norm: weight(params, prefix, "post_attention_layernorm"),
-            mlp: Mlp::bind(params, prefix, "mlp."),
-        })
+        bind(params, prefix)
     }
 
-    /// llama.cpp rotates adjacent elements of a head, so its converter reorders rows.
     fn gguf_mapping(
         &self,
         config: &Config,
         spec: &ParamSpec,
         tensor: &str,
     ) -> Option<TensorMapping> {
-        let rotated = ["q_proj", "k_proj"].iter().any(|part| spec.name.contains(part));
-        let interleaved_head_dim = Some(config.head_dim);
-        rotated.then(|| TensorMapping::Whole { tensor: tensor.to_owned(), interleaved_head_dim })
+        gguf_mapping(config, spec, tensor)
     }
 
     fn gguf_rope(&self) -> GgufRope {
@@ -64,6 +51,42 @@ impl Family for Llama {
     fn has_gguf_attention_bias(&self) -> bool {
         true
     }
+}
+
+/// The parameters of a block, with or without biases of queries, keys and values, and of the
+/// attention's output.
+pub(super) fn specs(
+    config: &Config,
+    prefix: String,
+    qkv_bias: bool,
+    output_bias: bool,
+) -> Vec<ParamSpec> {
+    let mut specs = Specs::new(prefix, Some(config.num_hidden_layers));
+    specs.norm("input_layernorm", config.hidden_size);
+    specs.attention_with(config, qkv_bias, output_bias);
+    specs.norm("post_attention_layernorm", config.hidden_size);
+    specs.mlp(config);
+    specs.list
+}
+
+pub(super) fn bind(params: &Params, prefix: &str) -> Arc<dyn Block> {
+    Arc::new(LlamaBlock {
+        input_norm: weight(params, prefix, "input_layernorm"),
+        attention: AttentionWeights::bind(params, prefix),
+        post_attention_norm: weight(params, prefix, "post_attention_layernorm"),
+        mlp: Mlp::bind(params, prefix, "mlp."),
+    })
+}
+
+/// llama.cpp rotates adjacent elements of a head, so its converter reorders rows.
+pub(super) fn gguf_mapping(
+    config: &Config,
+    spec: &ParamSpec,
+    tensor: &str,
+) -> Option<TensorMapping> {
+    let rotated = ["q_proj", "k_proj"].iter().any(|part| spec.name.contains(part));
+    let interleaved_head_dim = Some(config.head_dim);
+    rotated.then(|| TensorMapping::Whole { tensor: tensor.to_owned(), interleaved_head_dim })
 }
 
 /// Parameters of one block.

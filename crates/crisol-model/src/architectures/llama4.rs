@@ -17,7 +17,7 @@ use crate::architectures::{Defaults, Family, Names, Specifics};
 use crate::block::{AttentionWeights, Block, Mlp, Pass, PastKeyValues, Specs, weight};
 use crate::config::{MAX_LAYERS, MAX_SIZE, parse_fields};
 use crate::gguf::{self, GgufRope, Keys, NewKeys};
-use crate::layers::{AttentionShape, FeedForwardShape};
+use crate::layers::{AttentionShape, FeedForwardShape, Span};
 use crate::mixture::{FusedExpert, Mixture, WeightApplied, top_k};
 use crate::{Config, ModelError};
 
@@ -161,6 +161,7 @@ impl Family for Llama4 {
             max_position_embeddings: 131_072,
             head_dim: Some(128),
             rope_theta: 500_000.0,
+            ..Defaults::default()
         }
     }
 
@@ -169,7 +170,7 @@ impl Family for Llama4 {
         Ok(())
     }
 
-    fn to_json(&self) -> Value {
+    fn to_json(&self, _: &Config) -> Value {
         let moe: Vec<usize> =
             (0..self.moe_layers.len()).filter(|&layer| self.moe_layers[layer]).collect();
         let types = |&chunked: &bool| if chunked { "chunked_attention" } else { "full_attention" };
@@ -274,7 +275,7 @@ impl Family for Llama4 {
 
     fn attention(&self, config: &Config, layer: usize) -> AttentionShape {
         let chunk = self.chunked_layers[layer].then_some(self.attention_chunk_size);
-        AttentionShape::grouped(config, chunk)
+        AttentionShape::grouped(config, chunk.map(Span::Chunk))
     }
 
     fn feed_forward(&self, config: &Config, layer: usize) -> FeedForwardShape {
@@ -491,7 +492,7 @@ impl Llama4Block {
             let factors = tape.constant(pass.positions.len(), 1, &factors);
             q = tape.scale_rows(q, factors, &(0..pass.positions.len() as u32).collect::<Vec<_>>());
         }
-        let shape = config.attention();
+        let shape = config.attention(layer);
         let chunk = self.own.chunked_layers[layer].then_some(self.own.attention_chunk_size);
         let mixed = match &mut pass.past {
             PastKeyValues::None => {

@@ -4,12 +4,11 @@
 use std::sync::Arc;
 
 use crisol_engine::{ParamId, ParamSpec, Params, Tape, Var};
-use serde::Deserialize;
 
+use super::qwen2::read_later_windows;
 use crate::Config;
 use crate::architectures::{Defaults, Family, Names};
 use crate::block::{AttentionWeights, Block, Mlp, Pass, Specs, weight};
-use crate::config::{parse_fields, refuse_windows};
 
 /// Qwen3 has no fields of its own.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -24,17 +23,12 @@ impl Family for Qwen3 {
         Defaults { max_position_embeddings: 32768, head_dim: Some(128), ..Defaults::default() }
     }
 
-    fn read(&self, text: &str, _: &mut Config) -> Result<(), String> {
-        #[derive(Deserialize)]
-        struct Fields {
-            use_sliding_window: Option<bool>,
-        }
-        if parse_fields::<Fields>(text)?.use_sliding_window == Some(true) {
-            return Err(
-                "use_sliding_window is true; sliding-window attention is not supported".into()
-            );
-        }
-        refuse_windows(text)
+    fn read(&self, text: &str, config: &mut Config) -> Result<(), String> {
+        read_later_windows(text, config)
+    }
+
+    fn to_json(&self, config: &Config) -> serde_json::Value {
+        serde_json::json!({ "use_sliding_window": !config.windows.is_empty() })
     }
 
     fn specs(&self, config: &Config, _: usize, prefix: String) -> Vec<ParamSpec> {

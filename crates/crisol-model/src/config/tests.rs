@@ -53,7 +53,7 @@ fn written_configs_are_read_back() {
                 head_dim: 20,
                 num_key_value_heads: 3,
                 rope_theta: 500_000.0,
-                attention_bias: true,
+                attention_bias: Specifics::new(architecture).family().has_attention_bias(),
                 eos_token_id: vec![3, 5],
                 bos_token_id: Some(1),
                 ..Config::new(architecture, 96, 48, 2, 6, 64)
@@ -187,10 +187,6 @@ fn unsupported_fields_are_refused_by_name() {
         ),
         (json!({ "rope_parameters": { "partial_rotary_factor": 0.5 } }), "partial_rotary_factor"),
         (json!({ "layer_types": ["full_attention", "sliding_attention"] }), "sliding_attention"),
-        (
-            json!({ "architectures": ["Qwen3ForCausalLM"], "use_sliding_window": true }),
-            "use_sliding_window",
-        ),
         (json!({ "attention_dropout": 0.1 }), "attention_dropout"),
         (json!({ "quantization_config": { "bits": 4 } }), "quantization_config"),
         (json!({ "quantization_config": { "quant_method": "gptq" } }), "gptq"),

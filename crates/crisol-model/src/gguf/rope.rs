@@ -179,8 +179,11 @@ pub(super) fn write(keys: &mut NewKeys<'_>, config: &Config) -> Result<Option<Ve
             keys.put("rope.scaling.type", "linear");
         }
         RopeScaling::Llama3 { .. } if rope == GgufRope::KeysOrDivisors => {
-            let divisors =
-                frequency_divisors(config.rope_scaling, config.rope_theta, config.head_dim);
+            let divisors = frequency_divisors(
+                config.rope_scaling,
+                config.rope_theta,
+                config.family().rotated(config),
+            );
             return Ok(Some(divisors.map(|divisor| divisor as f32).collect()));
         }
         // llama.cpp has keys for the betas, but reads them for other architectures only.

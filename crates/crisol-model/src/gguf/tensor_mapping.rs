@@ -12,7 +12,6 @@ use std::ops::Range;
 use crisol_engine::{ParamSpec, WeightFormat};
 use crisol_hub::{Gguf, HubError};
 
-use super::EMBEDDING;
 use crate::Config;
 use crate::architectures::Family;
 use crate::weights::{Bytes, FileMatrix, interleaved_row};
@@ -231,11 +230,16 @@ const PARTS: [(&str, &str); 12] = [
 
 /// The GGUF name of a parameter.
 fn gguf_name(name: &str, family: &dyn Family) -> String {
-    let rest = match name {
-        "model.embed_tokens.weight" => return EMBEDDING.into(),
-        "model.norm.weight" => return "output_norm.weight".into(),
-        "lm_head.weight" => return "output.weight".into(),
-        name => name.strip_prefix("model.layers.").unwrap_or(name),
+    let outer = family.outer_names();
+    let Some(rest) = name.strip_prefix(outer.layers) else {
+        let (start, kind) = name.rsplit_once('.').unwrap_or((name, ""));
+        let part = match start {
+            start if start == outer.embedding => "token_embd",
+            start if Some(start) == outer.positions => "position_embd",
+            start if start == outer.norm => "output_norm",
+            _ => "output",
+        };
+        return format!("{part}.{kind}");
     };
     let (layer, rest) = rest.split_once('.').unwrap_or(("", rest));
     let named = |part: &str| {

@@ -10,6 +10,7 @@ use crisol_hub::{
 use crisol_text::{GgufVocab, TextSetup};
 
 use super::keys::NewKeys;
+use super::norm_eps;
 use super::rope;
 use super::tensor_mapping::TensorMapping;
 use crate::weights::WeightSource;
@@ -82,7 +83,7 @@ pub(crate) fn write<'a>(
         ("attention.head_count", config.num_attention_heads),
     ]);
     family.write_gguf(&mut keys, config).map_err(refused)?;
-    keys.put("attention.layer_norm_rms_epsilon", config.rms_norm_eps);
+    keys.put(norm_eps(family), config.rms_norm_eps);
     keys.put("rope.freq_base", config.rope_theta as f32);
     let divisors = rope::write(&mut keys, config).map_err(refused)?;
     put_vocab(&mut metadata, text.to_gguf(config.vocab_size)?);

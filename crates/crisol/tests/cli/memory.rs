@@ -35,7 +35,7 @@ fn check(what: &str, predicted: Memory, measured: &Value) {
 /// Llama with as many heads of keys and values as of queries.
 fn llama([hidden, layers, heads, inner, vocab]: [usize; 5], head: Head) -> ModelShape {
     let attention =
-        Attention::Grouped { heads, kv_heads: heads, head_dim: hidden / heads, chunk: None };
+        Attention::Grouped { heads, kv_heads: heads, head_dim: hidden / heads, span: None };
     let block =
         Block { attention, feed_forward: FeedForward::Dense { inner }, vectors: 2 * hidden };
     ModelShape { hidden, vocab, head, blocks: vec![(layers, block)], adapter: 0 }
