@@ -11,6 +11,8 @@
 // Kernels must inline into the function that is compiled for the instruction set.
 #![allow(clippy::inline_always)]
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod attention;
 mod concat_heads;
 mod contract;
