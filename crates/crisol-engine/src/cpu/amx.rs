@@ -219,9 +219,9 @@ fn multiply_tiles(
     let depth = whole.len() + usize::from(last.is_some());
     assert!(depth > 0 && a.len() == 2 * depth, "{} tiles for {depth}", a.len());
     let (upper, lower) = a.split_at(depth);
-    // SAFETY: tiles are configured, as a `Configured` shows. Each step reads a `Tile` of `upper` and
-    // of `lower`, and 16 rows of 128 bytes of the panel; there are as many steps as `depth`. `sums`
-    // are 32 rows of 128 bytes.
+    // SAFETY: a `Configured` shows that tiles are configured. Each step reads a `Tile` of `upper`,
+    // one of `lower`, and 16 rows of 128 bytes of the panel; there are `depth` steps. `sums` has 32
+    // rows of 128 bytes.
     unsafe {
         asm!(
             "tilezero tmm0",
