@@ -53,7 +53,7 @@ use crate::buffer::Pool;
 use crate::precision::Precision;
 
 /// Largest kc. With AVX2, a panel of `B` (24 KiB) and mr rows of `A` (9 KiB) then fill a 32 KiB L1.
-const KC: usize = 384;
+pub(super) const KC: usize = 384;
 /// Lanes of the block of `B` that stays in L2 while rows of `A` pass: half of an L2 cache.
 const L2_FLOATS: usize = 64 * 1024;
 /// mc of a packed `A`: three cache lines (3 · 16 floats), and a multiple of both mr (6 and 12).

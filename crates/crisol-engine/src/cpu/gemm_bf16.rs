@@ -7,6 +7,7 @@
 //!
 //! | processor | step | mr |
 //! |---|---|---|
+//! | AMX-BF16 | `tdpbf16ps` on tiles, with loops and an order of its own ([`super::amx`]) | 32 |
 //! | AVX512-BF16 | `vdpbf16ps` | 12 |
 //! | AVX-512, NEON | lanes are split by shift and mask, then multiplied in f32 | 12 |
 //! | AVX2, others | the same, with four registers for a split row of the panel | 4 |
@@ -21,6 +22,8 @@
 
 use pulp::Simd;
 
+#[cfg(target_arch = "x86_64")]
+use super::amx::Amx;
 use super::gemm::{Gemm, Product};
 use super::lanes::{first_of_lanes, second_of_lanes};
 use super::mat::{Mat, MatMut};
@@ -35,8 +38,13 @@ pub(super) fn multiply_pairs(
     b: PackedOperand<'_>,
 ) {
     #[cfg(target_arch = "x86_64")]
-    if let Some(simd) = instruction::detected() {
-        return instruction::run(simd, Gemm::new(dst, accumulate, factor, a, b));
+    {
+        if let Some(amx) = Amx::detected() {
+            return amx.multiply(dst, accumulate, factor, a, b);
+        }
+        if let Some(simd) = instruction::detected() {
+            return instruction::run(simd, Gemm::new(dst, accumulate, factor, a, b));
+        }
     }
     pulp::Arch::new().dispatch(Gemm::<SplitPairs>::new(dst, accumulate, factor, a, b));
 }
@@ -145,7 +153,8 @@ mod instruction {
 
 #[cfg(test)]
 mod tests {
-    use super::super::gemm::{gemm, parallel_gemm};
+    use super::super::gemm::parallel_gemm;
+    use super::super::lanes::in_lanes;
     use super::super::packed::{PackedBuffer, panel_width};
     use super::super::reference::{self, Matrix, bf16};
     use super::*;
@@ -217,33 +226,71 @@ mod tests {
         }
     }
 
-    /// Sums of small integers are exact, so both ways give the same bits, whatever the order.
+    /// Every step that the processor has, on an `a` in lanes.
+    fn in_each_way(
+        [rows, cols]: [usize; 2],
+        a: Mat<'_>,
+        b: PackedOperand<'_>,
+    ) -> Vec<(&'static str, Vec<f32>)> {
+        let mut results = Vec::new();
+        let mut run = |name, step: &dyn Fn(MatMut<'_>)| {
+            let mut result = vec![0.0; rows * cols];
+            step(MatMut::new(&mut result, rows, cols));
+            results.push((name, result));
+        };
+        run("split lanes", &|dst| {
+            pulp::Arch::new().dispatch(Gemm::<SplitPairs>::new(dst, false, 1.0, a, b));
+        });
+        #[cfg(target_arch = "x86_64")]
+        {
+            if let Some(simd) = instruction::detected() {
+                run("vdpbf16ps", &|dst| {
+                    instruction::run(simd, Gemm::new(dst, false, 1.0, a, b));
+                });
+            }
+            if let Some(amx) = Amx::detected() {
+                run("tdpbf16ps", &|dst| amx.multiply(dst, false, 1.0, a, b));
+            }
+        }
+        results
+    }
+
+    /// The same bits, except that tiles have an order of their own, which changes the bits of sums
+    /// that are not exact. Those of small integers are.
     #[test]
-    fn splitting_lanes_equals_the_instruction() {
-        let (rows, inner, cols) = if cfg!(miri) { (5, 7, 9) } else { (29, 1001, 70) };
+    fn each_step_gives_the_same_bits() {
+        let shapes = [(29, 1001, 70), (1, 17, 5), (150, 31, 33), (33, 64, 64), (20, 1600, 40)];
+        let shapes = if cfg!(miri) { &[(5, 7, 9)][..] } else { &shapes[..] };
         let whole = |i: usize| ((i * 7919 + 13) % 17) as f32 - 8.0;
-        let a: Vec<f32> = (0..rows * inner).map(whole).collect();
-        let b: Vec<f32> = (0..inner * cols).map(|i| whole(i + 3)).collect();
-        let mut floats = Pool::default();
-        let packed = PackedBuffer::new(Precision::Bf16, 1, Mat::new(&b, inner, cols), &mut floats);
-        let (mut split, mut chosen) = (vec![0.0; rows * cols], vec![0.0; rows * cols]);
-        super::super::lanes::in_lanes(
-            Precision::Bf16,
-            1,
-            Mat::new(&a, rows, inner),
-            &mut floats,
-            |a| {
-                let dst = MatMut::new(&mut split, rows, cols);
-                let by_splitting = Gemm::<SplitPairs>::new(dst, false, 1.0, a, packed.as_operand());
-                pulp::Arch::new().dispatch(by_splitting);
-                let dst = MatMut::new(&mut chosen, rows, cols);
-                gemm(dst, false, 1.0, a, packed.as_operand());
-            },
-        );
-        assert_eq!(split, chosen);
-        let [a, b] = [(&a, rows, inner), (&b, inner, cols)]
-            .map(|(data, rows, cols)| Matrix::from_f32(rows, cols, data));
-        assert_eq!(split, reference::gemm(1.0, &a, &b).to_f32());
+        for (&(rows, inner, cols), exact) in shapes.iter().flat_map(|s| [(s, true), (s, false)]) {
+            let value = |i| if exact { whole(i) } else { number(i) };
+            let a: Vec<f32> = (0..rows * inner).map(value).collect();
+            let b: Vec<f32> = (0..inner * cols).map(|i| value(i + 3)).collect();
+            let [a_matrix, b_matrix] = [(&a, rows, inner), (&b, inner, cols)]
+                .map(|(data, rows, cols)| Matrix::from_f32(rows, cols, data));
+            let mut floats = Pool::default();
+            let b = Mat::new(&b, inner, cols);
+            let packed = PackedBuffer::new(Precision::Bf16, 1, b, &mut floats);
+            let mut results = Vec::new();
+            in_lanes(Precision::Bf16, 1, Mat::new(&a, rows, inner), &mut floats, |a| {
+                results = in_each_way([rows, cols], a, packed.as_operand());
+            });
+            let split = results[0].1.clone();
+            if exact {
+                assert_eq!(split, reference::gemm(1.0, &a_matrix, &b_matrix).to_f32());
+            }
+            let sizes = reference::gemm(1.0, &a_matrix.map(f64::abs), &b_matrix.map(f64::abs));
+            for (name, result) in results {
+                let limit = if exact || name != "tdpbf16ps" { 0.0 } else { 1e-6 };
+                for ((x, split), size) in result.into_iter().zip(&split).zip(&sizes.data) {
+                    let error = f64::from((x - split).abs());
+                    assert!(
+                        error <= limit * size,
+                        "{name}, {rows}×{inner}×{cols}: {x} for {split}"
+                    );
+                }
+            }
+        }
     }
 
     /// Split by rows, and a single row by columns.

@@ -12,6 +12,8 @@
 #![allow(clippy::inline_always)]
 
 mod activation;
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod attention;
 mod concat_heads;
 mod contract;

@@ -149,12 +149,19 @@ impl pulp::WithSimd for Pack<'_> {
 }
 
 /// Rows and columns of a block that is transposed in registers.
-const BLOCK: usize = 8;
+pub(super) const BLOCK: usize = 8;
 
 /// Copies a block of at most [`BLOCK`] rows and columns: column-major at `from`, with `stride` from
 /// column to column; row-major at `to`, with `nr` from row to row.
 #[inline(always)]
-fn transpose(from: &[f32], stride: usize, to: &mut [f32], nr: usize, cols: usize, rows: usize) {
+pub(super) fn transpose(
+    from: &[f32],
+    stride: usize,
+    to: &mut [f32],
+    nr: usize,
+    cols: usize,
+    rows: usize,
+) {
     #[cfg(target_arch = "x86_64")]
     if cols == BLOCK && rows == BLOCK && std::arch::is_x86_feature_detected!("avx") {
         assert!(
