@@ -366,3 +366,25 @@ impl Op {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A window is counted as the computed keys of each query.
+    #[test]
+    fn attention_is_counted_by_its_window() {
+        let layout = Layout::new(None, Vec::new(), |_| false);
+        let flops = |window| {
+            let shape = Attention { window, ..Attention::new(3, 1, 5, 7, 1.0) };
+            let mut offsets = Pool::default();
+            let offsets = offsets.take_copy(&[0u32, 4, 104]);
+            let (q, k, v, out) = (Var(0), Var(1), Var(2), Var(3));
+            Op::Attention { q, k, v, shape, offsets, out }.flops(&[], &layout)
+        };
+        let of_pairs = |pairs: u64| 2 * pairs * 3 * (5 + 7);
+        assert_eq!(flops(None), of_pairs(4 * 4 + 100 * 100));
+        assert_eq!(flops(Some(10)), of_pairs(4 * 4 + 100 * 10));
+        assert_eq!(flops(Some(1000)), flops(None));
+    }
+}

@@ -48,7 +48,8 @@ unsafe impl GlobalAlloc for CountingAllocator {
 }
 
 const DIM: usize = 24;
-const SHAPE: Attention = Attention::new(4, 2, 6, 6, 0.4);
+const SHAPE: Attention =
+    Attention { window: Some(20), softcap: Some(5.0), ..Attention::new(4, 2, 6, 6, 0.4) };
 
 /// One dense layer.
 struct Layer {
@@ -94,7 +95,8 @@ impl Layer {
         attend: impl FnOnce(&mut Tape<'_>, [Var; 3]) -> Var,
     ) -> Var {
         let x = tape.embedding(self.id("embedding"), ids);
-        let h = tape.rms_norm(x, self.id("norm"), 1e-5);
+        let x = tape.scale(x, 0.5);
+        let h = tape.rms_norm_plus_one(x, self.id("norm"), 1e-5);
         let q = tape.linear(h, self.id("q"), None);
         let q = tape.rms_norm(q, self.id("head_norm"), 1e-5);
         let q = tape.rope(q, &self.rope, 6, positions);
@@ -104,10 +106,11 @@ impl Layer {
         let a = attend(tape, [q, k, v]);
         let a = tape.linear(a, self.id("o"), Some(self.id("o_bias")));
         let x = tape.add(x, a);
-        let h = tape.rms_norm(x, self.id("norm"), 1e-5);
+        let h = tape.layer_norm(x, self.id("norm"), Some(self.id("o_bias")), 1e-5);
         let gate = tape.linear(h, self.id("gate"), None);
         let up = tape.linear(h, self.id("up"), None);
         let h = tape.gated(gate, up, GatedActivation::Silu);
+        let h = tape.gelu(h);
         let h = tape.linear(h, self.id("down"), None);
         tape.add(x, h)
     }
@@ -160,7 +163,7 @@ fn training_step(rule: UpdateRule) {
         });
         let x = tape.select_rows(x, &rows);
         let (logp, entropy) =
-            tape.token_scores(x, layer.id("embedding"), &targets, 0.8, None, true);
+            tape.token_scores(x, layer.id("embedding"), &targets, 0.8, Some(3.0), true);
         tape.backward(&[(logp, &dlogp), (entropy, &dentropy)], &mut grads);
         optimizer.step(&mut layer.params, &grads, &config);
     };
@@ -184,6 +187,7 @@ fn decoding_allocates_nothing_after_the_first_two_tokens() {
         });
         tape.keep_only(x);
         let logits = tape.logits(x, layer.id("embedding"));
+        let logits = tape.softcap(logits, 3.0);
         assert!(tape.read(logits).iter().all(|x| x.is_finite()));
     };
     token(0);

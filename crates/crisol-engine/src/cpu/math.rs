@@ -141,7 +141,7 @@ pub(crate) fn exp<S: Simd>(x: f32) -> f32 {
 pub(crate) fn tanh<S: Simd>(x: f32) -> f32 {
     let (size, square) = (x.abs(), x * x);
     let mut p = -5.704_988_7e-3;
-    for coefficient in [2.063_908_9e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328_2e-1] {
+    for coefficient in [2.063_909e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328e-1] {
         p = fma::<S>(p, square, coefficient);
     }
     let near = fma::<S>(p * square, x, x);

@@ -279,7 +279,7 @@ pub(crate) fn attention_backward(
 
 /// `z/2 · (1 + tanh(√(2/π) · (z + 0.044715 · z³)))`. Written as a sigmoid, so that nothing cancels.
 pub(crate) fn gelu_of(z: f64) -> f64 {
-    let u = (2.0 / std::f64::consts::PI).sqrt() * (z + 0.044715 * z.powi(3));
+    let u = (2.0 / std::f64::consts::PI).sqrt() * (z + 0.044_715 * z.powi(3));
     z / (1.0 + (-2.0 * u).exp())
 }
 

@@ -25,6 +25,14 @@ const FROZEN: [(&str, [usize; 2]); 5] = [
     ("expert 1", [DIM, DIM]),
     ("expert 2", [DIM, DIM]),
 ];
+/// Frozen vectors and their lengths.
+const VECTORS: [(&str, usize); 5] = [
+    ("norm", DIM),
+    ("bias", HIDDEN),
+    ("expert bias 0", DIM),
+    ("expert bias 1", DIM),
+    ("expert bias 2", DIM),
+];
 /// Those with an adapter. One expert has none.
 const ADAPTED: [usize; 3] = [0, 2, 4];
 
@@ -37,8 +45,7 @@ fn spec(name: &str, shape: &[usize], init: Init) -> ParamSpec {
 fn base(device: &Device, format: Option<WeightFormat>) -> Params {
     let mut specs: Vec<ParamSpec> =
         FROZEN.iter().map(|(name, shape)| spec(name, shape, Init::Normal(0.06))).collect();
-    specs.push(spec("norm", &[DIM], Init::Uniform(1.0)));
-    specs.push(spec("bias", &[HIDDEN], Init::Uniform(1.0)));
+    specs.extend(VECTORS.map(|(name, len)| spec(name, &[len], Init::Uniform(1.0))));
     let Some(format) = format else { return Params::init(device, specs, 3) };
     let mut random = Random::new(9);
     let mut matrices: Vec<Option<QuantisedMatrix>> = FROZEN
@@ -49,9 +56,9 @@ fn base(device: &Device, format: Option<WeightFormat>) -> Params {
             Some(QuantisedMatrix::new(device, format, [*rows, *cols], |i| &bytes[i], |_| ()))
         })
         .collect();
-    matrices.extend([None, None]);
+    matrices.extend(VECTORS.map(|_| None));
     let mut params = Params::with_quantised(device, specs, matrices);
-    for name in ["norm", "bias"] {
+    for (name, _) in VECTORS {
         let id = id(&params, name);
         let values: Vec<f32> = params.read(id).iter().map(|_| random.uniform()).collect();
         params.write(id, &values);
@@ -73,6 +80,7 @@ fn row_bytes(format: WeightFormat, cols: usize, random: &mut Random) -> Vec<u8> 
                 block.copy_from_slice(&(0.1 * random.uniform()).to_le_bytes()[2..]);
             }
             WeightFormat::Q8_0 => block[..2].copy_from_slice(&half(1e-3)),
+            WeightFormat::Mxfp4 => block[0] = 122,
             WeightFormat::Q4_1 => {
                 block[..2].copy_from_slice(&half(0.012));
                 block[2..4].copy_from_slice(&half(-0.09));
@@ -143,7 +151,7 @@ fn updated(params: &Params, weight: ParamId) -> (Matrix, Vec<f64>) {
 /// Everything trained, with the adapters merged.
 fn merged(device: &Device, params: &Params) -> Params {
     let mut specs = vec![spec("x", &[ROWS, DIM], Init::Zeros)];
-    let names = FROZEN.map(|(name, _)| name).into_iter().chain(["norm", "bias"]);
+    let names = FROZEN.map(|(name, _)| name).into_iter().chain(VECTORS.map(|(name, _)| name));
     specs.extend(names.map(|name| params.spec(id(params, name)).clone()));
     let mut twin = Params::zeros(device, specs);
     for at in twin.ids() {
@@ -169,13 +177,15 @@ fn matrix(params: &Params, values: &[f32], id: ParamId) -> Matrix {
 
 /// Every operation with weights.
 fn network(tape: &mut Tape<'_>) -> Vec<Var> {
-    let [up, head, first, norm, bias] =
-        ["up", "head", "expert 0", "norm", "bias"].map(|name| id(tape.params(), name));
+    let [up, head, first, norm, bias, first_bias] =
+        ["up", "head", "expert 0", "norm", "bias", "expert bias 0"]
+            .map(|name| id(tape.params(), name));
     let x = input(tape, "x");
     let x = tape.rms_norm(x, norm, 1e-5);
     let up = tape.linear(x, up, Some(bias));
     let experts = Experts { first, count: 3 };
-    let x = tape.grouped_linear(x, experts, None, &[0, 100, 130, ROWS as u32]);
+    let biases = Experts { first: first_bias, ..experts };
+    let x = tape.grouped_linear(x, experts, Some(biases), &[0, 100, 130, ROWS as u32]);
     let targets: Vec<u32> = (0..ROWS as u32).map(|row| row * 4).collect();
     let (logp, entropy) = tape.token_scores(x, head, &targets, 0.9, None, true);
     vec![up, logp, entropy]
@@ -218,8 +228,9 @@ fn assert_close(what: &str, values: &[f32], expected: impl IntoIterator<Item = f
 
 #[test]
 fn frozen_weights_with_adapters_equal_merged_ones() {
-    use WeightFormat::{Bf16, F16, F32, Q4_1, Q4K, Q8_0};
-    for format in [None, Some(F32), Some(F16), Some(Bf16), Some(Q8_0), Some(Q4_1), Some(Q4K)] {
+    use WeightFormat::{Bf16, F16, F32, Mxfp4, Q4_1, Q4K, Q8_0};
+    let formats = [F32, F16, Bf16, Q8_0, Q4_1, Q4K, Mxfp4].map(Some);
+    for format in [None].into_iter().chain(formats) {
         let base = Arc::new(base(&Device::cpu(Some(1)), format));
         equals_merged(&format!("{format:?}"), &overlay(&base, false));
         equals_merged(&format!("{format:?} with magnitudes"), &overlay(&base, true));

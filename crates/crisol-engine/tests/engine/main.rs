@@ -14,3 +14,4 @@ mod precision;
 mod reference;
 mod scores;
 mod transformer;
+mod variants;
