@@ -255,7 +255,7 @@ fn unusable_gguf_adapters_are_explained() {
     let error = |architecture, keys: &[(&str, &str)], alpha, tensors: &[(&str, &[usize])]| {
         write_adapter(&file, keys, alpha, tensors);
         let read = base(architecture).with_adapter(Path::new("base"), &file);
-        read.err().expect("it is unusable").to_string()
+        read.expect_err("it is unusable").to_string()
     };
     let llama = |tensors: &[(&str, &[usize])]| error(Architecture::Llama, &LLAMA, 4.0, tensors);
     let other = error(Architecture::Qwen3, &LLAMA, 4.0, &PAIR);

@@ -9,8 +9,8 @@
 //! ```
 //!
 //! With magnitudes, y and dy are multiplied by gains g ([`super::dora`]). With dropout, the
-//! adapter's x is masked ([`super::dropout`]) to x̂, and so is its part of dx. With both, W counts as
-//! a part of the update, as in PEFT, and only what the update adds is masked:
+//! adapter's x is masked ([`super::dropout`]) to x̂, and so is its part of dx. With both, W counts
+//! as a part of the update, as in PEFT, and only what the update adds is masked:
 //!
 //! ```text
 //! forward    y  = (x - x̂)·Wᵀ + g ∘ (x̂·Wᵀ + s·u·Bᵀ)
