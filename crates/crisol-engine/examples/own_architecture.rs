@@ -1,5 +1,5 @@
 //! An architecture of one's own: attention and feed-forward layer of a block read one norm, as in
-//! GPT-J and PaLM. The model learns a text by heart and recites it with a KV cache.
+//! GPT-J. The model learns a text by heart and recites it with a KV cache.
 //! `cargo run --release --example own_architecture`
 //!
 //! ```text
