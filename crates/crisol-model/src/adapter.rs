@@ -33,6 +33,7 @@ pub use self::files::{AdapterFiles, AdapterModule};
 use self::config_file::{ConfigFile, Targets};
 use crate::checkpoint::{Checkpoint, load_model_for_inference, write_config};
 use crate::files::load_config;
+use crate::gguf::GgufAdapter;
 use crate::{Config, Head, Model, ModelError};
 
 /// The config of an adapter in its folder.
@@ -184,7 +185,7 @@ impl AdapterConfig {
 }
 
 /// `q_proj` of `model.layers.0.self_attn.q_proj`.
-fn last_part(module: &str) -> &str {
+pub(crate) fn last_part(module: &str) -> &str {
     module.rsplit('.').next().unwrap_or(module)
 }
 
@@ -280,7 +281,7 @@ impl Checkpoint {
         Ok(Checkpoint { model: Model::bind(config, &params), params, text: self.text })
     }
 
-    /// Loads a folder's adapter over this model, its base.
+    /// Loads the adapter of a folder or a GGUF file over this model, its base.
     pub fn with_adapter(self, base: &Path, folder: &Path) -> Result<Checkpoint, ModelError> {
         let (model, params) = with_adapter(&self.model, self.params, base, folder)?;
         let text = if has_tokenizer(folder) { TextSetup::load(folder)? } else { self.text };
@@ -338,18 +339,25 @@ impl Checkpoint {
     }
 }
 
-/// Loads a folder's adapter over a model, its base. `base`: where the model was loaded from.
+/// Loads the adapter of a folder or a GGUF file over a model, its base. `base`: where the model was
+/// loaded from.
 pub fn with_adapter(
     model: &Model,
     params: Params,
     base: &Path,
     folder: &Path,
 ) -> Result<(Model, Params), ModelError> {
-    if !is_adapter(folder) {
+    let gguf = GgufAdapter::open(folder)?;
+    if gguf.is_none() && !is_adapter(folder) {
+        let (file, cause) = if folder.is_file() {
+            (folder.to_owned(), "the file holds a whole model, and an adapter is needed")
+        } else {
+            (folder.join(CONFIG_FILE), "there is no such file, so the folder holds no adapter")
+        };
         return Err(ModelError::Adapter {
-            file: folder.join(CONFIG_FILE),
-            cause: "there is no such file, so the folder holds no adapter".into(),
-            remedy: "Give the folder of an adapter",
+            file,
+            cause: cause.into(),
+            remedy: "Give the folder or the GGUF file of an adapter",
         });
     }
     if params.base().is_some() {
@@ -360,7 +368,49 @@ pub fn with_adapter(
         });
     }
     let params = Arc::new(params);
-    load_over(&params, model.config(), base, &fingerprint(&params), folder)
+    let fingerprint = fingerprint(&params);
+    match gguf {
+        Some(file) => load_gguf_over(&params, model.config(), base, fingerprint, folder, &file),
+        None => load_over(&params, model.config(), base, &fingerprint, folder),
+    }
+}
+
+/// The adapter of a GGUF file over a base.
+fn load_gguf_over(
+    base_params: &Arc<Params>,
+    base_config: &Config,
+    base: &Path,
+    fingerprint: String,
+    file: &Path,
+    adapter: &GgufAdapter,
+) -> Result<(Model, Params), ModelError> {
+    let (config, parts) = adapter.over(base_config)?;
+    let new = parts.values().map(|part| part.spec.clone()).collect();
+    let adapted = Adapted { config, base: base.to_owned(), fingerprint };
+    let read = |spec: &ParamSpec| adapter.read(&parts[&spec.name]);
+    let config = Config { adapter: Some(adapted), ..base_config.clone() };
+    fill(base_params, config, new, file, &read)
+}
+
+/// The model of this config over a base, with the overlay's tensors from `file`.
+fn fill(
+    base: &Arc<Params>,
+    config: Config,
+    new: Vec<ParamSpec>,
+    file: &Path,
+    read: &dyn Fn(&ParamSpec) -> Result<Vec<f32>, HubError>,
+) -> Result<(Model, Params), ModelError> {
+    let mut params = Params::over(base, new, 0);
+    if let Some(adapted) = &config.adapter {
+        connect(&mut params, &adapted.config);
+    }
+    for id in params.ids() {
+        let spec = params.spec(id).clone();
+        let values = read(&spec)?;
+        crate::weights::check_finite(file, &spec.name, &values)?;
+        params.write(id, &values);
+    }
+    Ok((Model::bind(config, &params), params))
 }
 
 /// Loads config and weights of an adapter folder with the base that its config names.
@@ -450,18 +500,11 @@ fn load_over(
     }
     check_pairs(&new, &config).map_err(|cause| refuse(cause, "Take the folder from its source"))?;
     let scalar = new.iter().any(|spec| spec.name == SCORE);
-    let mut params = Params::over(base_params, new, 0);
-    connect(&mut params, &config);
-    for id in params.ids() {
-        let spec = params.spec(id).clone();
-        let values = tensors.read(&format!("{PREFIX}{}", spec.name), &spec.shape)?;
-        crate::weights::check_finite(&weights, &spec.name, &values)?;
-        params.write(id, &values);
-    }
     let adapted = Adapted { config, base: base.to_owned(), fingerprint: fingerprint.to_owned() };
     let head = if scalar { Head::Scalar } else { base_config.head };
     let config = Config { adapter: Some(adapted), head, ..base_config.clone() };
-    Ok((Model::bind(config, &params), params))
+    let read = |spec: &ParamSpec| tensors.read(&format!("{PREFIX}{}", spec.name), &spec.shape);
+    fill(base_params, config, new, &weights, &read)
 }
 
 /// The parameter that a tensor of an adapter's file holds, checked against the base.

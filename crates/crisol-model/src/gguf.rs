@@ -7,6 +7,7 @@
 //! | `gguf/tensor_mapping.rs` | tensor names and layouts |
 //! | `gguf/rope.rs` | RoPE scaling |
 //! | `gguf/write.rs` | export |
+//! | `gguf/adapter.rs` | adapters, read and written |
 //!
 //! What differs between architectures is in their own files.
 
@@ -28,6 +29,7 @@ use crate::block::NormKind;
 use crate::model::specs;
 use crate::weights::{FileMatrix, Purpose, WeightSource, load_params};
 use crate::{Architecture, Checkpoint, Config, Head, ModelError, RopeScaling};
+pub use adapter::GgufAdapter;
 pub(crate) use keys::{Keys, NewKeys};
 use keys::{optional, unusable};
 pub(crate) use rope::GgufRope;
@@ -56,6 +58,14 @@ const EMBEDDING: &str = "token_embd.weight";
 pub(crate) fn config(gguf: &Gguf, file: &Path) -> Result<Config, ModelError> {
     // The metadata has the f32 of a decimal number in config.json.
     let metadata = gguf.metadata();
+    if adapter::is_adapter(metadata) {
+        return Err(ModelError::Adapter {
+            file: file.to_owned(),
+            cause: "the file holds an adapter, and a whole model is needed".into(),
+            remedy: "Give its base with --adapter FILE, or merge both \
+                     (crisol merge BASE ADAPTER --out DIR)",
+        });
+    }
     let name = metadata.string("general.architecture")?;
     let known = |architecture: Architecture| architecture.names().gguf;
     let Some(architecture) = Architecture::ALL.into_iter().find(|&all| known(all) == name) else {

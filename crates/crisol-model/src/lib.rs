@@ -40,6 +40,7 @@ pub use generate::{
     Conversation, Generated, PREFILL_TOKENS, StopReason, generate, generate_stream,
     generation_concurrency,
 };
+pub use gguf::GgufAdapter;
 pub use layers::{AttentionShape, FeedForwardShape, LayerShape, Span};
 pub use model::Model;
 pub use reply::{Reply, replies, reply_in_conversation, stream_reply};

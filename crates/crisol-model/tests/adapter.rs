@@ -3,10 +3,12 @@
 use std::path::Path;
 
 use crisol_engine::{Device, Params};
-use crisol_hub::{FloatType, GgmlType, Gguf, Tensor, Tensors, write_tensors};
+use crisol_hub::{
+    FloatType, GgmlType, Gguf, GgufTensor, Metadata, Tensor, Tensors, write_gguf, write_tensors,
+};
 use crisol_model::{
-    ALL_LINEAR, AdapterConfig, AdapterFiles, Architecture, Checkpoint, Head, Model, ModelError,
-    ModelFiles, SamplingOptions, generate, scalars, score,
+    ALL_LINEAR, AdapterConfig, AdapterFiles, Architecture, Checkpoint, GgufAdapter, Head, Model,
+    ModelError, ModelFiles, SamplingOptions, generate, scalars, score,
 };
 use serde_json::{Value, json};
 
@@ -171,6 +173,131 @@ fn a_gguf_adapter_over_the_base_is_the_merged_model() {
         }
         assert_eq!(updated, trained_modules(&path(&format!("{architecture:?}-adapter"))));
     }
+}
+
+/// Every tensor comes back with its bits, also reordered queries and keys and stacked experts.
+#[test]
+fn a_written_gguf_adapter_is_read_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    for architecture in ARCHITECTURES {
+        let [adapter, file] =
+            ["adapter", "gguf"].map(|name| path(&format!("{architecture:?}{name}")));
+        let names = ["o_proj", "down_proj", "up_proj", "gate_proj", "q_proj", "k_proj", "v_proj"];
+        let latent = architecture == Architecture::DeepseekV3;
+        let targets = &names[..if latent { 4 } else { 7 }];
+        let config = AdapterConfig {
+            targets: targets.iter().map(|&name| name.into()).collect(),
+            rank_pattern: [("layers.1.self_attn.o_proj".to_owned(), 2)].into(),
+            ..small()
+        };
+        let mut trained = adapted(architecture, config).unwrap();
+        scale(&mut trained.params, 1.0);
+        trained.save(&adapter).unwrap();
+        let files = AdapterFiles::open(&adapter).unwrap().unwrap();
+        files.export_gguf(&file, GgmlType::F32).unwrap();
+
+        let opened = GgufAdapter::open(&file).unwrap().unwrap();
+        assert_eq!(opened.parameters(), files.parameters());
+        assert_eq!((opened.config().rank, opened.config().alpha), (3, 5.0));
+        assert_eq!(opened.config().rank_pattern, [("blk.1.attn_output".to_owned(), 2)].into());
+        let read = base(architecture).with_adapter(Path::new("base"), &file).unwrap();
+        assert_eq!(read.params.ids().count(), trained.params.ids().count());
+        for id in trained.params.ids() {
+            let name = &trained.params.spec(id).name;
+            let own = read.params.id(name).unwrap_or_else(|| panic!("{architecture:?}: {name}"));
+            assert!(read.params.read(own) == trained.params.read(id), "{architecture:?}: {name}");
+        }
+        assert_eq!(logprobs(&read), logprobs(&trained), "{architecture:?}");
+        let merged = logprobs(&trained.merged());
+        assert_close(&format!("{architecture:?}"), &logprobs(&read.merged()), &merged);
+    }
+}
+
+/// Writes a GGUF file of an adapter: its keys, and names and shapes of its tensors.
+fn write_adapter(file: &Path, keys: &[(&str, &str)], alpha: f32, tensors: &[(&str, &[usize])]) {
+    let mut metadata = Metadata::new();
+    for (key, value) in [("general.type", "adapter"), ("adapter.type", "lora")].iter().chain(keys) {
+        metadata.insert(*key, *value);
+    }
+    metadata.insert("adapter.lora.alpha", alpha);
+    let tensor = |&(name, shape): &(&str, &[usize])| {
+        let count = shape.iter().product();
+        let values = move || Ok((0..count).map(|i| (i % 7) as f32 * 0.1 - 0.2).collect());
+        let (name, shape) = (name.to_owned(), shape.to_vec());
+        GgufTensor { name, shape, dtype: GgmlType::F32, values: Box::new(values) }
+    };
+    write_gguf(file, &metadata, &tensors.iter().map(tensor).collect::<Vec<_>>()).unwrap();
+}
+
+const LLAMA: [(&str, &str); 1] = [("general.architecture", "llama")];
+/// An adapter of rank 2 of the small model's first `o_proj`.
+const PAIR: [(&str, &[usize]); 2] =
+    [("blk.0.attn_output.weight.lora_a", &[2, 16]), ("blk.0.attn_output.weight.lora_b", &[16, 2])];
+
+#[test]
+fn a_gguf_adapter_has_the_scale_of_llama_cpp() {
+    let folder = tempfile::tempdir().unwrap();
+    let read = |alpha: f32| {
+        let file = folder.path().join(format!("{alpha}.gguf"));
+        write_adapter(&file, &LLAMA, alpha, &PAIR);
+        logprobs(&base(Architecture::Llama).with_adapter(Path::new("base"), &file).unwrap())
+    };
+    // Without alpha, the scale is 1, as with the alpha of the rank.
+    assert_eq!(read(0.0), read(2.0));
+    assert_ne!(read(2.0), read(4.0));
+}
+
+#[test]
+fn unusable_gguf_adapters_are_explained() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.gguf");
+    let error = |architecture, keys: &[(&str, &str)], alpha, tensors: &[(&str, &[usize])]| {
+        write_adapter(&file, keys, alpha, tensors);
+        let read = base(architecture).with_adapter(Path::new("base"), &file);
+        read.expect_err("it is unusable").to_string()
+    };
+    let llama = |tensors: &[(&str, &[usize])]| error(Architecture::Llama, &LLAMA, 4.0, tensors);
+    let other = error(Architecture::Qwen3, &LLAMA, 4.0, &PAIR);
+    assert!(other.contains("for llama, and the base is qwen3"), "{other}");
+    let infinite = error(Architecture::Llama, &LLAMA, f32::INFINITY, &PAIR);
+    assert!(infinite.contains("alpha is inf"), "{infinite}");
+    let lokr = [LLAMA[0], ("adapter.type", "lokr")];
+    let lokr = error(Architecture::Llama, &lokr, 4.0, &PAIR);
+    assert!(lokr.contains("\"lokr\""), "{lokr}");
+    let activated = [LLAMA[0], ("adapter.alora.invocation_tokens", "…")];
+    let activated = error(Architecture::Llama, &activated, 4.0, &PAIR);
+    assert!(activated.contains("aLoRA"), "{activated}");
+
+    assert!(llama(&[]).contains("no weights"));
+    assert!(llama(&PAIR[..1]).contains("lora_a without the other"));
+    assert!(llama(&PAIR[1..]).contains("lora_b without the other"));
+    let norm = llama(&[PAIR[0], PAIR[1], ("blk.0.attn_norm.weight", &[16])]);
+    assert!(norm.contains("attn_norm.weight is neither"), "{norm}");
+    let ranks = llama(&[PAIR[0], (PAIR[1].0, &[16, 3])]);
+    assert!(ranks.contains("no common rank"), "{ranks}");
+    let vector = llama(&[(PAIR[0].0, &[16]), (PAIR[1].0, &[16])]);
+    assert!(vector.contains("is no matrix"), "{vector}");
+    let shape = llama(&[PAIR[0], (PAIR[1].0, &[20, 2])]);
+    assert!(shape.contains("lora_b is [20, 2], and the base needs [16, 2]"), "{shape}");
+    let deep =
+        [("blk.9.attn_q.weight.lora_a", &[2, 16][..]), ("blk.9.attn_q.weight.lora_b", &[16, 2])];
+    assert!(llama(&deep).contains("blk.9.attn_q.weight, which is no linear layer"));
+    let table =
+        [("token_embd.weight.lora_a", &[2, 16][..]), ("token_embd.weight.lora_b", &[300, 2])];
+    assert!(llama(&table).contains("an embedding table or a head"));
+
+    // A model in the place of an adapter, and an adapter in that of a model.
+    let model = folder.path().join("model.gguf");
+    base(Architecture::Llama).save(&folder.path().join("model")).unwrap();
+    let files = ModelFiles::open(&folder.path().join("model")).unwrap();
+    files.export_gguf(&model, GgmlType::F32).unwrap();
+    assert!(GgufAdapter::open(&model).unwrap().is_none());
+    let swapped = base(Architecture::Llama).with_adapter(Path::new("base"), &model).unwrap_err();
+    assert!(swapped.to_string().contains("holds a whole model"), "{swapped}");
+    write_adapter(&file, &LLAMA, 4.0, &PAIR);
+    let swapped = Checkpoint::load(&file, &Device::cpu(Some(1))).unwrap_err().to_string();
+    assert!(swapped.contains("--adapter FILE"), "{swapped}");
 }
 
 fn trained_modules(adapter: &Path) -> usize {

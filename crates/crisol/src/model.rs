@@ -27,8 +27,8 @@ pub(crate) struct Network {
 pub(crate) struct ModelArgs {
     /// Model: a folder, a GGUF file, or ORG/NAME on a hub
     pub(crate) model: PathBuf,
-    /// Put the adapter in this folder over the model
-    #[arg(long, value_name = "DIR")]
+    /// Put this adapter over the model: a folder or a GGUF file
+    #[arg(long, value_name = "PATH")]
     adapter: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) network: Network,

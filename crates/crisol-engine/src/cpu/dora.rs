@@ -89,7 +89,8 @@ pub(crate) fn scale(values: &mut [f32], gains: &[f32]) {
     }
 }
 
-/// Adds the gradient of m: `dm_j += Σ dy_j · y_j / m_j`, with y before its bias.
+/// Adds the gradient of m: `dm_j += Σ dy_j · y_j / m_j`, with y before its bias and without what g
+/// does not multiply.
 pub(crate) fn magnitude_gradient(
     dy: Mat<'_>,
     y: Mat<'_>,

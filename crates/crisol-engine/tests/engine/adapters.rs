@@ -323,6 +323,51 @@ fn gradients_with_dropout_are_finite_differences() {
     }
 }
 
+/// As in PEFT, y = (x - x̂)·Wᵀ + g ∘ (x̂·Wᵀ + s·x̂·Aᵀ·Bᵀ). With A = W and B = b·I, the same product
+/// x̂·Wᵀ is in a plain adapter's output too.
+#[test]
+fn with_magnitudes_what_is_dropped_reaches_the_weight_unscaled() {
+    const SIZE: usize = 64;
+    let device = Device::cpu(Some(1));
+    let weight = vec![spec("w", &[SIZE, SIZE], Init::Normal(0.1))];
+    let base = Arc::new(Params::init(&device, weight, 3));
+    let w = id(&base, "w");
+    let mut random = Random::new(4);
+    let x: Vec<f32> = (0..SIZE * SIZE).map(|_| random.uniform() - 0.5).collect();
+    let run = |b: f32, magnitudes: Option<&[f32]>, rate: f32| {
+        let specs = vec![
+            spec("A", &[SIZE, SIZE], Init::Zeros),
+            spec("B", &[SIZE, SIZE], Init::Zeros),
+            spec("m", &[SIZE], Init::Zeros),
+        ];
+        let mut params = Params::over(&base, specs, 1);
+        let [a, own_b, m] = ["A", "B", "m"].map(|name| id(&params, name));
+        params.write(a, &base.read(w));
+        let diagonal = |i: usize| if i.is_multiple_of(SIZE + 1) { b } else { 0.0 };
+        params.write(own_b, &(0..SIZE * SIZE).map(diagonal).collect::<Vec<_>>());
+        params.write(m, magnitudes.unwrap_or(&[0.0; SIZE]));
+        let magnitude = magnitudes.map(|_| m);
+        params.adapt(w, Adapter { a, b: own_b, scale: 1.0, magnitude });
+        params.set_adapter_dropout(rate, 1);
+        device.run(|workspace: &mut Workspace| {
+            let mut tape = Tape::training(&params, workspace);
+            tape.set_dropout_key(7);
+            let x = tape.constant(SIZE, SIZE, &x);
+            let y = tape.linear(x, w, None);
+            tape.read(y).to_vec()
+        })
+    };
+    let whole = run(0.0, None, 0.0);
+    let kept: Vec<f32> = run(1.0, None, 0.3).iter().zip(&whole).map(|(y, x)| y - x).collect();
+    let m: Vec<f32> = (0..SIZE).map(|_| 1.0 + random.uniform()).collect();
+    let norms = base.row_norms(w);
+    let expected = (0..SIZE * SIZE).map(|i| {
+        let gain = m[i % SIZE] / norms[i % SIZE];
+        f64::from(whole[i] - kept[i] + gain * kept[i])
+    });
+    assert_close("outputs", &run(0.5, Some(&m), 0.3), expected);
+}
+
 #[test]
 fn the_norms_of_rows_are_those_with_which_magnitudes_change_nothing() {
     for format in [None, Some(WeightFormat::Q4_1)] {

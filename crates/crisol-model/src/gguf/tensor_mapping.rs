@@ -17,6 +17,7 @@ use crate::architectures::Family;
 use crate::weights::{Bytes, FileMatrix, interleaved_row};
 
 /// The tensors that hold one parameter.
+#[derive(Clone)]
 pub(crate) enum TensorMapping {
     Whole {
         tensor: String,
@@ -58,6 +59,21 @@ impl TensorMapping {
                 }
             }
             mapping => mapping,
+        }
+    }
+
+    /// Where A or B of the parameter's adapter is. Of a reordered matrix, B's rows are reordered.
+    pub(super) fn of_adapter(self, part: &str) -> TensorMapping {
+        let name = |tensor: String| format!("{tensor}.lora_{}", part.to_lowercase());
+        match self {
+            TensorMapping::Whole { tensor, interleaved_head_dim } => TensorMapping::Whole {
+                tensor: name(tensor),
+                interleaved_head_dim: interleaved_head_dim.filter(|_| part == "B"),
+            },
+            TensorMapping::Expert { tensor, expert, experts } => {
+                TensorMapping::Expert { tensor: name(tensor), expert, experts }
+            }
+            TensorMapping::Latent { .. } => self,
         }
     }
 

@@ -5,7 +5,9 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use crisol_model::{AdapterConfig, AdapterFiles, Head, ModelFiles, WeightSummary, skipped_tensors};
+use crisol_model::{
+    AdapterConfig, AdapterFiles, GgufAdapter, Head, ModelFiles, WeightSummary, skipped_tensors,
+};
 use crisol_report::prefixed;
 use crisol_text::TextSetup;
 use serde::Serialize;
@@ -129,8 +131,11 @@ struct Template {
 impl InfoArgs {
     pub(crate) fn run(self) -> Result<(), CliError> {
         let path = check_folder(&locate(&self.model, Need::Whole, self.network)?)?;
-        if let Some(files) = AdapterFiles::open(&path)? {
-            let info = AdapterInfo::of(&path, &files);
+        let adapter = match GgufAdapter::open(&path)? {
+            Some(adapter) => Some(AdapterInfo::of_gguf(&path, &adapter)),
+            None => AdapterFiles::open(&path)?.map(|files| AdapterInfo::of(&path, &files)),
+        };
+        if let Some(info) = adapter {
             return if self.json { print_json(&info) } else { print(named_rows(&info.rows())) };
         }
         let info = Info::of(&path)?;
@@ -263,14 +268,15 @@ impl Info {
     }
 }
 
-/// An adapter's folder.
+/// An adapter's folder or GGUF file.
 #[derive(Serialize)]
 struct AdapterInfo {
     path: String,
     format: &'static str,
-    /// Class of the base.
+    /// Class of the base; in a GGUF file, llama.cpp's name of it.
     architecture: String,
-    base: String,
+    /// Null for a GGUF file, which does not say.
+    base: Option<String>,
     rank: usize,
     alpha: f64,
     rslora: bool,
@@ -290,6 +296,31 @@ struct AdapterInfo {
 impl AdapterInfo {
     fn of(path: &Path, files: &AdapterFiles) -> AdapterInfo {
         let (adapted, config) = (files.adapted(), files.config());
+        AdapterInfo {
+            format: "peft",
+            architecture: config.class(),
+            base: Some(adapted.base.display().to_string()),
+            modules: files.modules().len(),
+            whole: files.whole().into_iter().map(str::to_owned).collect(),
+            parameters: files.parameters(),
+            stored: dtype_totals(files.weight_summary()),
+            ..AdapterInfo::with_settings(path, adapted.config.clone())
+        }
+    }
+
+    fn of_gguf(path: &Path, adapter: &GgufAdapter) -> AdapterInfo {
+        AdapterInfo {
+            format: "gguf",
+            architecture: adapter.architecture().to_owned(),
+            modules: adapter.tensors(),
+            parameters: adapter.parameters(),
+            stored: dtype_totals(adapter.weight_summary()),
+            ..AdapterInfo::with_settings(path, adapter.config())
+        }
+    }
+
+    /// What the settings say; the rest is empty.
+    fn with_settings(path: &Path, config: AdapterConfig) -> AdapterInfo {
         let AdapterConfig {
             rank,
             alpha,
@@ -299,12 +330,12 @@ impl AdapterInfo {
             dora,
             rank_pattern,
             alpha_pattern,
-        } = adapted.config.clone();
+        } = config;
         AdapterInfo {
             path: path.display().to_string(),
-            format: "peft",
-            architecture: config.class(),
-            base: adapted.base.display().to_string(),
+            format: "",
+            architecture: String::new(),
+            base: None,
             rank,
             alpha,
             rslora,
@@ -313,22 +344,26 @@ impl AdapterInfo {
             rank_pattern,
             alpha_pattern,
             targets,
-            modules: files.modules().len(),
-            whole: files.whole().into_iter().map(str::to_owned).collect(),
-            parameters: files.parameters(),
-            stored: dtype_totals(files.weight_summary()),
+            modules: 0,
+            whole: vec![],
+            parameters: 0,
+            stored: vec![],
         }
     }
 
     /// Rows of a name and what is to be said.
     fn rows(&self) -> Vec<(&'static str, String)> {
-        let missing = if Path::new(&self.base).exists() { "" } else { " (not here)" };
+        let base = match &self.base {
+            None => "not named in the file".into(),
+            Some(base) if Path::new(base).exists() => base.clone(),
+            Some(base) => format!("{base} (not here)"),
+        };
         let kind = if self.dora { "DoRA" } else { "LoRA" };
         let stabilised = if self.rslora { ", rank-stabilised" } else { "" };
         let (rank, alpha) = (self.rank, self.alpha);
         let mut rows = vec![
             ("adapter", format!("{kind} of rank {rank}, alpha {alpha}{stabilised}")),
-            ("base", format!("{}{missing}", self.base)),
+            ("base", base),
             ("architecture", self.architecture.clone()),
             ("targets", format!("{} ({} layers)", self.targets.join(", "), self.modules)),
         ];
@@ -344,7 +379,8 @@ impl AdapterInfo {
             rows.push(("trained whole", self.whole.join(", ")));
         }
         rows.push(("parameters", prefixed(self.parameters as f64, "")));
-        rows.push(("stored", stored(&self.stored, "safetensors")));
+        let format = if self.format == "gguf" { "gguf" } else { "safetensors" };
+        rows.push(("stored", stored(&self.stored, format)));
         rows
     }
 }

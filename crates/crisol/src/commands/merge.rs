@@ -32,7 +32,7 @@ const PROBE: &str = "The capital of France is Paris. Two and three make five, an
 pub(crate) struct MergeArgs {
     /// Base model: a folder, a GGUF file, or ORG/NAME on a hub
     base: PathBuf,
-    /// Folder of the adapter
+    /// Adapter: a folder or a GGUF file
     adapter: PathBuf,
     #[command(flatten)]
     network: Network,

@@ -160,6 +160,18 @@ fn an_adapter_is_put_over_a_model_described_and_exported() {
     bench.crisol(&["export", adapter, "--to", "gguf", "--out", "adapter.gguf"]).ok();
     let again = ["export", adapter, "--to", "gguf", "--out", "adapter.gguf"];
     assert!(bench.crisol(&again).failed(1).contains("never overwritten"));
+
+    // The file takes the folder's place.
+    assert_eq!(score(&["base", "--adapter", "adapter.gguf"]), over);
+    bench.crisol(&["merge", "base", "adapter.gguf", "--out", "merged"]).ok();
+    let info = json(&["info", "adapter.gguf"]);
+    assert_eq!((&info["format"], &info["architecture"]), (&"gguf".into(), &"llama".into()));
+    assert_eq!((&info["rank"], &info["base"]), (&4.into(), &serde_json::Value::Null));
+    assert!(info["rank_pattern"].as_object().unwrap().contains_key("blk.0.ffn_down"), "{info}");
+    let text = bench.crisol(&["info", "adapter.gguf"]).ok();
+    assert!(text.contains("not named in the file") && text.contains("attn_q"), "{text}");
+    let alone = bench.crisol(&["generate", "adapter.gguf", "--prompt", "A"]).failed(1);
+    assert!(alone.contains("--adapter FILE"), "{alone}");
 }
 
 #[test]
