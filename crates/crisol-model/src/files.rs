@@ -17,8 +17,9 @@ use crisol_text::TextSetup;
 use crate::checkpoint::{
     FileTensor, Folder, OpenedWeights, TensorGroup, check_vocab, open_weights, write_files,
 };
-use crate::weights::{WeightSource, check_finite, inference_bytes};
-use crate::{Config, ModelError, adapter, gguf};
+use crate::model::specs;
+use crate::weights::{FileMatrix, WeightSource, check_finite, inference_bytes};
+use crate::{Config, Head, ModelError, adapter, gguf};
 
 /// The files of a model; its tensors match its shape.
 #[derive(Debug)]
@@ -27,6 +28,8 @@ pub struct ModelFiles {
     config: Config,
     specs: Vec<ParamSpec>,
     weights: Weights,
+    /// Special tokens that an export adds.
+    added_tokens: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -59,11 +62,32 @@ impl ModelFiles {
                 config,
                 specs,
                 weights: Weights::Gguf(gguf),
+                added_tokens: Vec::new(),
             });
         }
         let path = crisol_hub::resolve_folder(path)?;
         let OpenedWeights { config, tensors, specs, file_tensors } = open_weights(&path)?;
-        Ok(ModelFiles { path, config, specs, weights: Weights::Folder(tensors, file_tensors) })
+        let weights = Weights::Folder(tensors, file_tensors);
+        Ok(ModelFiles { path, config, specs, weights, added_tokens: Vec::new() })
+    }
+
+    /// Adds special tokens to what is exported. Tables get a row for each token that has none: the
+    /// mean of the others, which leaves the probabilities of other tokens nearly as they were
+    /// (Hewitt 2021, <https://nlp.stanford.edu/~johnhew/vocab-expansion.html>).
+    pub fn add_special_tokens(&mut self, tokens: Vec<String>) -> Result<(), ModelError> {
+        self.added_tokens = tokens;
+        let refused = |cause: &str| ModelError::ConfigFile {
+            file: self.path.clone(),
+            cause: cause.to_owned(),
+        };
+        let text = self.text()?.ok_or_else(|| refused("it has no tokenizer to add tokens to"))?;
+        let rows = text.tokenizer.vocab_size().max(self.config.vocab_size);
+        if rows > self.config.vocab_size && self.config.head == Head::Scalar {
+            return Err(refused("it has a scalar head; add tokens to its base, and train it anew"));
+        }
+        self.config.vocab_size = rows;
+        self.specs = specs(&self.config);
+        Ok(())
     }
 
     /// The shape.
@@ -86,7 +110,7 @@ impl ModelFiles {
                 TextSetup::load(&self.path)?
             }
         };
-        Ok(Some(text))
+        Ok(Some(text.with_special_tokens(&self.added_tokens)?))
     }
 
     /// The file format: `gguf`, `safetensors` or `pytorch`.
@@ -207,10 +231,11 @@ impl ModelFiles {
 
     /// Reads parameters in Hugging Face's layout.
     fn source(&self) -> Box<dyn WeightSource + '_> {
-        match &self.weights {
+        let source: Box<dyn WeightSource> = match &self.weights {
             Weights::Gguf(gguf) => Box::new(gguf::File { gguf, config: &self.config }),
             Weights::Folder(tensors, file_tensors) => Box::new(Folder::new(tensors, file_tensors)),
-        }
+        };
+        if self.added_tokens.is_empty() { source } else { Box::new(Grown(source)) }
     }
 
     /// Reads the tensor of a group in a checkpoint folder's layout.
@@ -219,9 +244,11 @@ impl ModelFiles {
             // Folder to folder: tensors are copied as they are, fused experts included.
             Weights::Folder(tensors, file_tensors) => {
                 let FileTensor { name, shape, .. } = &file_tensors[group.first()];
+                let spec = &self.specs[group.first()];
                 Box::new(move || {
-                    let values = tensors.read(name, shape)?;
+                    let mut values = tensors.read(name, shape)?;
                     check_finite(&self.path, name, &values)?;
+                    grow(&mut values, &spec.shape);
                     Ok(Cow::Owned(values))
                 })
             }
@@ -235,6 +262,38 @@ impl ModelFiles {
                 group.values(&self.config, &self.specs, read).map(Cow::Owned)
             }),
         }
+    }
+}
+
+/// Appends the mean of a table's rows until it has this shape.
+fn grow(values: &mut Vec<f32>, shape: &[usize]) {
+    let (len, width) = (shape.iter().product(), shape.last().copied().unwrap_or(1).max(1));
+    let rows = values.len() / width;
+    if values.len() >= len || rows == 0 {
+        return;
+    }
+    let mut sums = vec![0.0_f64; width];
+    for row in values.chunks_exact(width) {
+        sums.iter_mut().zip(row).for_each(|(sum, &x)| *sum += f64::from(x));
+    }
+    let mean: Vec<f32> = sums.iter().map(|sum| (sum / rows as f64) as f32).collect();
+    while values.len() < len {
+        values.extend_from_slice(&mean);
+    }
+}
+
+/// Weights whose tables have rows for added tokens.
+struct Grown<'a>(Box<dyn WeightSource + 'a>);
+
+impl WeightSource for Grown<'_> {
+    fn values(&mut self, index: usize, spec: &ParamSpec) -> Result<Vec<f32>, HubError> {
+        let mut values = self.0.values(index, spec)?;
+        grow(&mut values, &spec.shape);
+        Ok(values)
+    }
+
+    fn matrix(&self, index: usize, spec: &ParamSpec) -> Result<Option<FileMatrix<'_>>, HubError> {
+        self.0.matrix(index, spec)
     }
 }
 

@@ -80,6 +80,17 @@ pub enum TextError {
         rows: usize,
     },
 
+    /// A token cannot be added.
+    #[error(
+        "the token {token:?} {cause}; --add-special-tokens takes new tokens, separated by commas"
+    )]
+    AddedToken {
+        /// The token.
+        token: String,
+        /// What is wrong with it.
+        cause: String,
+    },
+
     /// A data file without records.
     #[error("{file}: no records; fill it with JSON objects, a table with a header, or text")]
     NoRecords {

@@ -194,6 +194,14 @@ impl TextSetup {
         Err(TextError::TokenizerMismatch { tokens, rows })
     }
 
+    /// With these special tokens added to the tokenizer.
+    pub fn with_special_tokens(self, tokens: &[String]) -> Result<TextSetup, TextError> {
+        if tokens.is_empty() {
+            return Ok(self);
+        }
+        Ok(TextSetup { tokenizer: self.tokenizer.with_special_tokens(tokens)?, ..self })
+    }
+
     /// Options for encoding records.
     pub fn options(&self) -> &TextOptions {
         &self.options

@@ -199,6 +199,25 @@ impl Tokenizer {
         Self { inner, special, bytes, words, affixes, rows: usize::MAX }
     }
 
+    /// With special tokens that it does not have yet; they get the next ids.
+    pub(crate) fn with_special_tokens(&self, tokens: &[String]) -> Result<Tokenizer, TextError> {
+        let refused = |token: &str, cause: &str| TextError::AddedToken {
+            token: token.to_owned(),
+            cause: cause.to_owned(),
+        };
+        let mut inner = self.inner.clone();
+        for token in tokens {
+            if token.trim() != token || token.is_empty() {
+                return Err(refused(token, "is empty or begins or ends with a space"));
+            }
+            if inner.token_to_id(token).is_some() {
+                return Err(refused(token, "is in the vocabulary already"));
+            }
+            inner.add_special_tokens(&[tokenizers::AddedToken::from(token.as_str(), true)]);
+        }
+        Ok(Self { rows: self.rows, ..Self::new(inner) })
+    }
+
     /// The contents of this tokenizer's `tokenizer.json`.
     pub fn to_json(&self) -> String {
         self.inner.to_string(true).expect("a tokenizer that was built or read can be serialised")

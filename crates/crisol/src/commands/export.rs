@@ -17,6 +17,7 @@ Examples:
   crisol export runs/crisol-world/2-sft --to gguf --dtype q8_0
   crisol export MODEL.gguf --to hf --dtype bf16 --out my-model
   crisol export MODEL --to hf --max-shard-size 500MB
+  crisol export MODEL --to hf --add-special-tokens '<|user|>,<|end|>' --out my-model
   crisol export runs/tuned/1-sft --to gguf --out adapter.gguf    an adapter, for llama.cpp's --lora
 
 Prints the path of what was written. One tensor at a time is in memory. Weights are rounded to
@@ -43,6 +44,9 @@ pub(crate) struct ExportArgs {
     /// Largest file of weights, such as 500MB [default: 5GB]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     max_shard_size: Option<u64>,
+    /// Special tokens to add, separated by commas; each starts as the mean of all
+    #[arg(long, value_name = "TOKENS", value_delimiter = ',')]
+    add_special_tokens: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -116,7 +120,10 @@ impl ExportArgs {
         if let (Format::Gguf, Some(adapter)) = (self.to, AdapterFiles::open(&path)?) {
             return self.export_adapter(&adapter);
         }
-        let model = ModelFiles::open(&path)?;
+        let mut model = ModelFiles::open(&path)?;
+        if !self.add_special_tokens.is_empty() {
+            model.add_special_tokens(self.add_special_tokens)?;
+        }
         let dtype = self.dtype.unwrap_or_else(|| Dtype::of(model.float_type()));
         let out = self.out.unwrap_or_else(|| default_name(&self.model, self.to, dtype));
         refuse_existing(&out)?;
@@ -135,6 +142,12 @@ impl ExportArgs {
 
     /// Writes an adapter as a GGUF file.
     fn export_adapter(self, adapter: &AdapterFiles) -> Result<(), CliError> {
+        if !self.add_special_tokens.is_empty() {
+            return Err(CliError::Usage(
+                "an adapter has no tokens of its own; add them to its base, and train it anew"
+                    .into(),
+            ));
+        }
         let dtype = self.dtype.unwrap_or(Dtype::F32);
         let out = self.out.unwrap_or_else(|| default_name(&self.model, self.to, dtype));
         refuse_existing(&out)?;

@@ -151,6 +151,47 @@ fn nothing_is_overwritten_and_what_makes_no_sense_is_refused() {
     );
 }
 
+/// New rows are the mean of the others, in folders and in GGUF files; such a model trains.
+#[test]
+fn added_special_tokens_start_as_the_mean() {
+    let bench = Bench::new("");
+    let model = checkpoint("2-sft");
+    let export = |to: &str, out: &str| {
+        let tokens = ["--add-special-tokens", "<|tool|>,<|call|>"];
+        let args = [&["export", &model, "--to", to, "--out", out], &tokens[..]].concat();
+        bench.crisol(&args).ok();
+    };
+    export("hf", "grown");
+    export("gguf", "grown.gguf");
+    let size = |model: &str| {
+        bench.crisol(&["info", model, "--json"]).json()["config"]["vocab_size"].as_u64().unwrap()
+    };
+    let old = size(&model);
+    assert_eq!([size("grown"), size("grown.gguf")], [old + 2; 2]);
+    let ids = |model: &str| {
+        let args = ["score", model, "--text", "<|tool|>Say<|call|>", "--json"];
+        bench.crisol(&args).json()["ids"].clone()
+    };
+    assert_eq!(ids("grown")[0], old);
+    assert_eq!(ids("grown"), ids("grown.gguf"));
+    // Two equal rows, so equal probabilities; and those of other tokens hardly changed.
+    let logprob = |model: &str, ids: [u64; 3]| {
+        let ids = ids.map(|id| id.to_string()).join(",");
+        let score = bench.crisol(&["score", model, "--ids", &ids, "--json"]).json();
+        score["logprobs"][2].as_f64().unwrap()
+    };
+    assert!((logprob("grown", [9, 8, old]) - logprob("grown", [9, 8, old + 1])).abs() < 1e-6);
+    let (before, after) = (logprob(&model, [9, 8, 7]), logprob("grown", [9, 8, 7]));
+    assert!(after <= before && after > before - 0.1, "{before} {after}");
+    let sft = ["sft", "grown", "--data", "sft.jsonl", "--out", "tuned", "--lora=2"];
+    bench.crisol(&[&sft[..], &["--set", "batch_tokens=256"]].concat()).ok();
+    for (tokens, named) in [("<|end|>x,", "empty"), ("a", "in the vocabulary already")] {
+        let args = ["export", &model, "--to", "hf", "--out", "x", "--add-special-tokens", tokens];
+        let error = bench.crisol(&args).failed(1);
+        assert!(error.contains(named), "{error}");
+    }
+}
+
 #[test]
 fn info_says_what_a_model_is() {
     let bench = Bench::new("");
