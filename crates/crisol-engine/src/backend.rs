@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use crate::dropout::Dropout;
 use crate::layout::{Layout, ParamId};
-use crate::op::{Attention, Op, Shape, Var};
+use crate::op::{Attention, Choice, Op, Shape, Var};
 use crate::update::{MomentFormat, OptimizerConfig};
 use crate::weight_format::WeightFormat;
 
@@ -152,6 +152,14 @@ pub(crate) trait Backend: Sized {
         dropout: Option<Dropout>,
         skip: bool,
     );
+    /// [`crate::Tape::choose_experts`].
+    fn choose_experts(
+        &self,
+        logits: Var,
+        choice: &Choice,
+        params: &Self::Params,
+        values: &Self::Values,
+    ) -> Vec<u32>;
     /// [`crate::Tape::per_head_matmul`].
     fn per_head_matmul(
         &self,

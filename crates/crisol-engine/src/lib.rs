@@ -62,7 +62,7 @@ pub use device::Device;
 pub use interrupt::Interrupt;
 pub use kv_cache::KvCache;
 pub use layout::{Adapter, Init, ParamId, ParamSpec, Role};
-pub use op::{Attention, Experts, GatedActivation, HeadSlice, Router, Scoring, Var};
+pub use op::{Attention, Choice, Experts, GatedActivation, HeadSlice, Router, Scoring, Var};
 pub use optimizer::Optimizer;
 pub use params::{Grads, Params};
 pub use precision::Precision;

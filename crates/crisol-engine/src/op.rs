@@ -134,6 +134,27 @@ pub struct Router {
     pub scale: f32,
 }
 
+/// How the experts of each token are chosen: those with the largest scores, ties to the lower index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// Experts of a token.
+    pub k: usize,
+    /// Scores are `sigmoid(logit) + correction`, `[experts]` (DeepSeek-AI 2024, arXiv:2412.19437,
+    /// equation 16); `None`: the logits.
+    pub correction: Option<ParamId>,
+    /// Groups of consecutive experts; divides their number.
+    pub groups: usize,
+    /// Groups whose experts can be chosen: those with the largest sums of their two best scores.
+    pub kept_groups: usize,
+}
+
+impl Choice {
+    /// The `k` experts with the largest logits.
+    pub const fn largest(k: usize) -> Choice {
+        Choice { k, correction: None, groups: 1, kept_groups: 1 }
+    }
+}
+
 /// Rows and columns of a value.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shape {

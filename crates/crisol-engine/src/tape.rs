@@ -22,7 +22,7 @@ use std::fmt;
 use crate::backend::{Backend, Pass};
 use crate::device::OnDevice;
 use crate::dropout::Dropout;
-use crate::op::{Attention, Experts, GatedActivation, HeadSlice, Op, Router, Var};
+use crate::op::{Attention, Choice, Experts, GatedActivation, HeadSlice, Op, Router, Var};
 use crate::profile::Part;
 use crate::{Grads, KvCache, ParamId, Params, Rope, Workspace};
 
@@ -376,8 +376,23 @@ impl<'a> Tape<'a> {
         out
     }
 
-    /// Weights `[n, k]` of the experts `chosen` (k distinct ones a row) from a router's logits `[n,
-    /// experts]`. The choice itself is the caller's and has no gradient.
+    /// The experts of each row of a router's logits `[n, experts]`: `[n, k]`, ascending in a row.
+    /// The choice has no gradient.
+    pub fn choose_experts(&self, logits: Var, choice: &Choice) -> Vec<u32> {
+        let (_, experts) = self.shape(logits);
+        let Choice { k, correction, groups, kept_groups } = *choice;
+        assert!(groups > 0 && experts.is_multiple_of(groups), "{experts} experts, {choice:?}");
+        let eligible = kept_groups * (experts / groups);
+        assert!(kept_groups <= groups && k <= eligible, "{experts} experts, {choice:?}");
+        if let Some(correction) = correction {
+            assert_eq!(self.params.spec(correction).len(), experts, "corrections of experts");
+        }
+        let params = &self.params.on_device;
+        self.backend().choose_experts(logits, choice, params, &self.workspace.values)
+    }
+
+    /// Weights `[n, k]` of the experts `chosen` (k distinct ones a row, [`Tape::choose_experts`])
+    /// from a router's logits `[n, experts]`.
     pub fn expert_weights(&mut self, logits: Var, router: Router, chosen: &[u32]) -> Var {
         let (rows, experts) = self.shape(logits);
         assert!(

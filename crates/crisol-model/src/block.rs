@@ -183,8 +183,8 @@ pub(crate) fn weight(params: &Params, prefix: &str, name: &str) -> ParamId {
 /// A linear layer, with a bias if its parameters have one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Linear {
-    weight: ParamId,
-    bias: Option<ParamId>,
+    pub(crate) weight: ParamId,
+    pub(crate) bias: Option<ParamId>,
 }
 
 impl Linear {

@@ -8,16 +8,49 @@
 //!
 //! Sorting makes the rows of an expert contiguous, so that each expert needs one GEMM per matrix.
 
-use crisol_engine::{Experts, GatedActivation, Params, Tape, Var};
+use crisol_engine::{
+    Choice, Experts, GatedActivation, ParamId, Params, Router, Scoring, Tape, Var,
+};
 
-use crate::block::{Specs, weight};
+use crate::block::{Linear, Mlp, Specs};
+use crate::config::MAX_SIZE;
+
+/// Names of the matrices of experts: `{prefix}0.{gate}.weight` and so on.
+#[derive(Clone, Copy)]
+pub(crate) struct ExpertNames {
+    pub(crate) prefix: &'static str,
+    pub(crate) gate: &'static str,
+    pub(crate) up: &'static str,
+    pub(crate) down: &'static str,
+}
+
+impl ExpertNames {
+    /// With the names of most architectures.
+    pub(crate) const fn new(prefix: &'static str) -> ExpertNames {
+        ExpertNames { prefix, gate: "gate_proj", up: "up_proj", down: "down_proj" }
+    }
+}
+
+/// One matrix of every expert, and its biases if the parameters have any.
+#[derive(Clone, Copy, Debug)]
+struct ExpertLinear {
+    weights: Experts,
+    biases: Option<Experts>,
+}
+
+impl ExpertLinear {
+    fn forward(self, tape: &mut Tape<'_>, x: Var, bounds: &[u32]) -> Var {
+        tape.grouped_linear(x, self.weights, self.biases, bounds)
+    }
+}
 
 /// Weights of all routed experts of a layer.
 #[derive(Debug)]
 pub(crate) struct Mixture {
-    gate: Experts,
-    up: Experts,
-    down: Experts,
+    gate: ExpertLinear,
+    up: ExpertLinear,
+    down: ExpertLinear,
+    activation: GatedActivation,
 }
 
 /// Where the routing weight is applied.
@@ -25,30 +58,49 @@ pub(crate) struct Mixture {
 pub(crate) enum WeightApplied {
     /// To the expert's input (Llama 4).
     Input,
-    /// To the expert's output (DeepSeek).
+    /// To the expert's output (all others).
     Output,
 }
 
 impl Mixture {
-    /// Specs of experts `{name}0.gate_proj` and so on.
-    pub(crate) fn specs(specs: &mut Specs, name: &str, count: usize, hidden: usize, inner: usize) {
-        for part in ["gate_proj", "up_proj"] {
-            for expert in 0..count {
-                specs.linear(&format!("{name}{expert}.{part}"), inner, hidden, false);
+    /// Specs of the experts. Each matrix, and each bias, of all experts is contiguous.
+    pub(crate) fn specs(
+        specs: &mut Specs,
+        names: ExpertNames,
+        count: usize,
+        hidden: usize,
+        inner: usize,
+        bias: bool,
+    ) {
+        for (part, out) in [(names.gate, inner), (names.up, inner), (names.down, hidden)] {
+            let module = |expert: usize| format!("{}{expert}.{part}", names.prefix);
+            if bias {
+                (0..count).for_each(|expert| specs.vector(&format!("{}.bias", module(expert)), out));
             }
-        }
-        for expert in 0..count {
-            specs.residual_linear(&format!("{name}{expert}.down_proj"), hidden, inner, false);
+            for expert in 0..count {
+                if part == names.down {
+                    specs.residual_linear(&module(expert), out, inner, false);
+                } else {
+                    specs.linear(&module(expert), out, hidden, false);
+                }
+            }
         }
     }
 
-    pub(crate) fn bind(params: &Params, prefix: &str, name: &str, count: usize) -> Mixture {
-        // The specs list each matrix of all experts contiguously.
-        let experts = |part: &str| {
-            let first = weight(params, prefix, &format!("{name}0.{part}"));
-            Experts { first, count }
+    pub(crate) fn bind(
+        params: &Params,
+        prefix: &str,
+        names: ExpertNames,
+        count: usize,
+        activation: GatedActivation,
+    ) -> Mixture {
+        let linear = |part: &str| {
+            let first = Linear::bind(params, prefix, &format!("{}0.{part}", names.prefix));
+            let experts = |first: ParamId| Experts { first, count };
+            ExpertLinear { weights: experts(first.weight), biases: first.bias.map(experts) }
         };
-        Mixture { gate: experts("gate_proj"), up: experts("up_proj"), down: experts("down_proj") }
+        let (gate, up, down) = (linear(names.gate), linear(names.up), linear(names.down));
+        Mixture { gate, up, down, activation }
     }
 
     /// The weighted sum of the outputs of the `chosen` experts, k per row of `x`; `weights` is
@@ -65,11 +117,11 @@ impl Mixture {
         debug_assert_eq!(chosen.len(), rows * k);
         // A counting sort of the entries (row, choice) by expert. Expert `e` gets
         // `bounds[e]..bounds[e + 1]`.
-        let mut bounds = vec![0u32; self.gate.count + 1];
+        let mut bounds = vec![0u32; self.gate.weights.count + 1];
         for &expert in chosen {
             bounds[expert as usize + 1] += 1;
         }
-        for expert in 0..self.gate.count {
+        for expert in 0..self.gate.weights.count {
             bounds[expert + 1] += bounds[expert];
         }
         let mut next = bounds.clone();
@@ -86,10 +138,10 @@ impl Mixture {
         if applied == WeightApplied::Input {
             x = tape.scale_rows(x, weights, &entries);
         }
-        let gate = tape.grouped_linear(x, self.gate, None, &bounds);
-        let up = tape.grouped_linear(x, self.up, None, &bounds);
-        let inner = tape.gated(gate, up, GatedActivation::Silu);
-        let mut y = tape.grouped_linear(inner, self.down, None, &bounds);
+        let gate = self.gate.forward(tape, x, &bounds);
+        let up = self.up.forward(tape, x, &bounds);
+        let inner = tape.gated(gate, up, self.activation);
+        let mut y = self.down.forward(tape, inner, &bounds);
         if applied == WeightApplied::Output {
             y = tape.scale_rows(y, weights, &entries);
         }
@@ -97,13 +149,54 @@ impl Mixture {
     }
 }
 
-/// Indices of the `k` largest numbers, ascending; ties go to the lower index.
-pub(crate) fn top_k(numbers: &[f32], k: usize) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..numbers.len()).collect();
-    order.sort_by(|&a, &b| numbers[b].total_cmp(&numbers[a]));
-    order.truncate(k);
-    order.sort_unstable();
-    order
+/// A feed-forward layer, dense or with a softmax router.
+#[derive(Debug)]
+pub(crate) enum FeedForward {
+    Dense(Mlp),
+    Mixture(SoftmaxMixture),
+}
+
+impl FeedForward {
+    pub(crate) fn forward(&self, tape: &mut Tape<'_>, x: Var) -> Var {
+        match self {
+            FeedForward::Dense(mlp) => mlp.forward(tape, x),
+            FeedForward::Mixture(mixture) => mixture.forward(tape, x),
+        }
+    }
+}
+
+/// The `k` experts with the largest logits, weighted by the softmax of the logits.
+#[derive(Debug)]
+pub(crate) struct SoftmaxMixture {
+    pub(crate) router: Linear,
+    pub(crate) experts: Mixture,
+    pub(crate) k: usize,
+    /// Whether the weights of a token sum to 1.
+    pub(crate) normalise: bool,
+}
+
+impl SoftmaxMixture {
+    fn forward(&self, tape: &mut Tape<'_>, x: Var) -> Var {
+        let logits = self.router.forward(tape, x);
+        let chosen = tape.choose_experts(logits, &Choice::largest(self.k));
+        let router =
+            Router { scoring: Scoring::Softmax, normalise: self.normalise, scale: 1.0 };
+        let weights = tape.expert_weights(logits, router, &chosen);
+        self.experts.forward(tape, x, weights, &chosen, WeightApplied::Output)
+    }
+}
+
+/// What is wrong with the number of experts, or with how many of them a token has.
+pub(crate) fn experts_problem(
+    (name, experts): (&str, usize),
+    (chosen_name, chosen): (&str, usize),
+) -> Option<String> {
+    for (name, size) in [(name, experts), (chosen_name, chosen)] {
+        if size == 0 || size > MAX_SIZE {
+            return Some(format!("{name} is {size}, not between 1 and {MAX_SIZE}"));
+        }
+    }
+    (chosen > experts).then(|| format!("{chosen_name} ({chosen}) is more than {name} ({experts})"))
 }
 
 /// An expert's matrix within a fused tensor `[experts, in, out]` of Llama 4's files. The fused

@@ -11,11 +11,11 @@ use super::optimizer::Moments;
 use super::params::{Grads, Params};
 use super::tiles::Tiles;
 use super::values::{Kept, Values, data};
-use super::{device, optimizer, parallel};
+use super::{device, experts, optimizer, parallel};
 use crate::backend::{Backend, Pass};
 use crate::dropout::Dropout;
 use crate::layout::{Layout, ParamId};
-use crate::op::{Attention, Op, Shape, Var};
+use crate::op::{Attention, Choice, Op, Shape, Var};
 use crate::update::{MomentFormat, OptimizerConfig};
 use crate::weight_format::WeightFormat;
 
@@ -190,6 +190,19 @@ impl Backend for Cpu {
             kept = super::backward(self, op, kept, params, grads, values, tasks, dropout);
         }
         kept.recycle(&mut values.floats);
+    }
+
+    fn choose_experts(
+        &self,
+        logits: Var,
+        choice: &Choice,
+        params: &Params,
+        values: &Values,
+    ) -> Vec<u32> {
+        let correction = choice.correction.map(|id| params.slice(id));
+        let values = &values.matrices;
+        let experts = values[logits.0 as usize].cols;
+        experts::choose(choice, data(values, logits), experts, correction)
     }
 
     fn per_head_matmul(

@@ -7,7 +7,7 @@ use super::params::{Grads, Params};
 use crate::backend::Pass;
 use crate::buffer::Pool;
 use crate::dropout::Dropout;
-use crate::op::{Experts, Router, Scoring};
+use crate::op::{Choice, Experts, Router, Scoring};
 
 /// Keeps the sum of sigmoids away from zero, as DeepSeek-V3's code does.
 const MIN_SUM: f32 = 1e-20;
@@ -120,6 +120,45 @@ pub(crate) fn route_backward(
         }
     }
     floats.give(scores);
+}
+
+/// Indices of the `k` largest numbers, ascending; ties go to the lower index.
+fn largest(numbers: &[f32], k: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..numbers.len()).collect();
+    order.sort_by(|&a, &b| numbers[b].total_cmp(&numbers[a]));
+    order.truncate(k);
+    order.sort_unstable();
+    order
+}
+
+/// The experts of every row of `logits`, `[rows, experts]`. `correction`: see [`Choice`].
+pub(crate) fn choose(
+    choice: &Choice,
+    logits: &[f32],
+    experts: usize,
+    correction: Option<&[f32]>,
+) -> Vec<u32> {
+    let mut chosen = Vec::with_capacity(logits.len() / experts * choice.k);
+    for logits in logits.chunks_exact(experts) {
+        let mut scores: Vec<f32> = match correction {
+            None => logits.to_vec(),
+            Some(all) => logits.iter().zip(all).map(|(&z, more)| sigmoid(z) + more).collect(),
+        };
+        if choice.kept_groups < choice.groups {
+            let group = experts / choice.groups;
+            let of_group =
+                |scores: &[f32]| largest(scores, 2).into_iter().map(|i| scores[i]).sum::<f32>();
+            let groups: Vec<f32> = scores.chunks_exact(group).map(of_group).collect();
+            let kept = largest(&groups, choice.kept_groups);
+            for (index, scores) in scores.chunks_exact_mut(group).enumerate() {
+                if !kept.contains(&index) {
+                    scores.fill(f32::NEG_INFINITY);
+                }
+            }
+        }
+        chosen.extend(largest(&scores, choice.k).into_iter().map(|expert| expert as u32));
+    }
+    chosen
 }
 
 /// The experts that have rows, with their row ranges.

@@ -1,6 +1,6 @@
 //! Values and gradients of the operations of mixtures of experts and multi-head latent attention.
 
-use crisol_engine::{Device, Experts, HeadSlice, Router, Scoring, Tape, Workspace};
+use crisol_engine::{Choice, Device, Experts, HeadSlice, Router, Scoring, Tape, Workspace};
 
 use crate::harness::{Random, check, id, input, params};
 use crate::reference;
@@ -58,6 +58,58 @@ fn columns_of_heads_own_and_shared() {
                 vec![reference::concat_heads(heads, &[x, y]), reference::concat_heads(heads, &[x])]
             },
         );
+    }
+}
+
+/// An expert is chosen if fewer than `k` of the eligible ones precede it, a group if fewer than
+/// `kept_groups` groups do.
+#[test]
+fn experts_with_the_largest_scores_are_chosen() {
+    let precedes = |scores: &[f32], a: usize, b: usize| {
+        scores[a] > scores[b] || scores[a] == scores[b] && a < b
+    };
+    for seed in 0..20 {
+        let mut random = Random::new(seed);
+        let (n, groups, group) = (5, random.between(1, 4), random.between(2, 4));
+        let (experts, kept_groups) = (groups * group, random.between(1, groups));
+        let k = random.between(1, kept_groups * group);
+        let device = Device::cpu(Some(1));
+        let params = params(&device, &[("z", &[n, experts]), ("c", &[experts])], 1.0, seed);
+        let corrected = seed % 2 == 0;
+        let correction = corrected.then(|| id(&params, "c"));
+        let mut workspace = Workspace::new(&device);
+        let mut tape = Tape::inference(&params, &mut workspace);
+        // Few different numbers, so that there are ties.
+        let rounded: Vec<f32> =
+            params.read(id(&params, "z")).iter().map(|z| (2.0 * z).round()).collect();
+        let logits = tape.constant(n, experts, &rounded);
+        let choice = Choice { k, correction, groups, kept_groups };
+        let chosen = tape.choose_experts(logits, &choice);
+        let corrections = params.read(id(&params, "c"));
+        let mut expected = Vec::new();
+        for logits in rounded.chunks(experts) {
+            let score = |(z, c): (&f32, &f32)| {
+                if corrected { 1.0 / (1.0 + (-z).exp()) + c } else { *z }
+            };
+            let scores: Vec<f32> = logits.iter().zip(&corrections).map(score).collect();
+            let of_groups: Vec<f32> = scores
+                .chunks(group)
+                .map(|scores| {
+                    let mut two = scores.to_vec();
+                    two.sort_by(|a, b| b.total_cmp(a));
+                    two[0] + two[1]
+                })
+                .collect();
+            let kept = |e: usize| {
+                let own = e / group;
+                (0..groups).filter(|&other| precedes(&of_groups, other, own)).count() < kept_groups
+            };
+            let before = |e: usize| {
+                (0..experts).filter(|&other| kept(other) && precedes(&scores, other, e)).count()
+            };
+            expected.extend((0..experts).filter(|&e| kept(e) && before(e) < k).map(|e| e as u32));
+        }
+        assert_eq!(chosen, expected, "seed {seed}: {choice:?}");
     }
 }
 

@@ -20,7 +20,7 @@
 use std::sync::Arc;
 
 use crisol_engine::{
-    Attention, HeadSlice, ParamId, ParamSpec, Params, RopeStyle, Router, Scoring, Tape, Var,
+    Attention, Choice, GatedActivation, HeadSlice, ParamId, ParamSpec, Params, RopeStyle, Router, Scoring, Tape, Var,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -30,7 +30,7 @@ use crate::block::{Block, Linear, Mlp, Pass, PastKeyValues, Specs, weight};
 use crate::config::{MAX_SIZE, parse_fields, refuse_windows};
 use crate::gguf::{Expansion, GgufRope, Keys, NewKeys, TensorMapping};
 use crate::layers::{AttentionShape, FeedForwardShape};
-use crate::mixture::{Mixture, WeightApplied, top_k};
+use crate::mixture::{ExpertNames, Mixture, WeightApplied};
 use crate::rope::{RopeScaling, yarn_temperature};
 use crate::{Config, ModelError};
 
@@ -611,6 +611,8 @@ impl LatentAttention {
     }
 }
 
+const EXPERTS: ExpertNames = ExpertNames::new("mlp.experts.");
+
 /// Routed experts plus shared experts.
 #[derive(Debug)]
 struct SharedMixture {
@@ -626,7 +628,7 @@ impl SharedMixture {
         let (hidden, inner) = (config.hidden_size, own.moe_intermediate_size);
         specs.linear("mlp.gate", own.n_routed_experts, hidden, false);
         specs.vector("mlp.gate.e_score_correction_bias", own.n_routed_experts);
-        Mixture::specs(specs, "mlp.experts.", own.n_routed_experts, hidden, inner);
+        Mixture::specs(specs, EXPERTS, own.n_routed_experts, hidden, inner, false);
         specs.gated("mlp.shared_experts.", hidden, inner * own.n_shared_experts, false);
     }
 
@@ -635,19 +637,28 @@ impl SharedMixture {
         SharedMixture {
             router: weight(params, prefix, "mlp.gate"),
             correction: params.id(&correction).expect("parameters are made from the specs above"),
-            experts: Mixture::bind(params, prefix, "mlp.experts.", own.n_routed_experts),
+            experts: Mixture::bind(
+                params,
+                prefix,
+                EXPERTS,
+                own.n_routed_experts,
+                GatedActivation::Silu,
+            ),
             shared: Mlp::bind(params, prefix, "mlp.shared_experts."),
         }
     }
 
     fn forward(&self, own: &DeepseekV3, tape: &mut Tape<'_>, x: Var) -> Var {
         let logits = tape.linear(x, self.router, None);
-        let correction = tape.params().read(self.correction);
-        let chosen: Vec<u32> = tape
-            .read(logits)
-            .chunks_exact(own.n_routed_experts)
-            .flat_map(|logits| choose(own, logits, &correction))
-            .collect();
+        let chosen = tape.choose_experts(
+            logits,
+            &Choice {
+                k: own.num_experts_per_tok,
+                correction: Some(self.correction),
+                groups: own.n_group,
+                kept_groups: own.topk_group,
+            },
+        );
         let router = Router {
             scoring: Scoring::Sigmoid,
             normalise: own.norm_topk_prob,
@@ -658,23 +669,4 @@ impl SharedMixture {
         let shared = self.shared.forward(tape, x);
         tape.add(routed, shared)
     }
-}
-
-/// The experts of one token: top-k corrected scores within the best groups. A group's score is the
-/// sum of its two largest.
-fn choose(own: &DeepseekV3, logits: &[f32], correction: &[f32]) -> Vec<u32> {
-    let sigmoids = logits.iter().map(|z| 1.0 / (1.0 + (-z).exp()));
-    let mut scores: Vec<f32> =
-        sigmoids.zip(correction).map(|(s, correction)| s + correction).collect();
-    let group = own.n_routed_experts / own.n_group;
-    let group_score =
-        |scores: &[f32]| top_k(scores, 2).into_iter().map(|expert| scores[expert]).sum::<f32>();
-    let group_scores: Vec<f32> = scores.chunks_exact(group).map(group_score).collect();
-    let selected = top_k(&group_scores, own.topk_group);
-    for (index, scores) in scores.chunks_exact_mut(group).enumerate() {
-        if !selected.contains(&index) {
-            scores.fill(f32::NEG_INFINITY);
-        }
-    }
-    top_k(&scores, own.num_experts_per_tok).into_iter().map(|expert| expert as u32).collect()
 }

@@ -13,6 +13,7 @@ use crate::Config;
 use crate::architectures::{Family, Names};
 use crate::block::{AttentionWeights, Block, Mlp, Pass, Specs, weight};
 use crate::gguf::{GgufRope, TensorMapping};
+use crate::mixture::FeedForward;
 
 /// Llama has no fields of its own.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -70,11 +71,20 @@ pub(super) fn specs(
 }
 
 pub(super) fn bind(params: &Params, prefix: &str) -> Arc<dyn Block> {
+    bind_with(params, prefix, FeedForward::Dense(Mlp::bind(params, prefix, "mlp.")))
+}
+
+/// The block with another feed-forward layer.
+pub(super) fn bind_with(
+    params: &Params,
+    prefix: &str,
+    feed_forward: FeedForward,
+) -> Arc<dyn Block> {
     Arc::new(LlamaBlock {
         input_norm: weight(params, prefix, "input_layernorm"),
         attention: AttentionWeights::bind(params, prefix),
         post_attention_norm: weight(params, prefix, "post_attention_layernorm"),
-        mlp: Mlp::bind(params, prefix, "mlp."),
+        feed_forward,
     })
 }
 
@@ -95,7 +105,7 @@ struct LlamaBlock {
     input_norm: ParamId,
     attention: AttentionWeights,
     post_attention_norm: ParamId,
-    mlp: Mlp,
+    feed_forward: FeedForward,
 }
 
 impl Block for LlamaBlock {
@@ -106,7 +116,7 @@ impl Block for LlamaBlock {
         let mixed = self.attention.attend(tape, pass, layer, qkv);
         let x = tape.add(x, mixed);
         let normed = tape.rms_norm(x, self.post_attention_norm, eps);
-        let inner = self.mlp.forward(tape, normed);
+        let inner = self.feed_forward.forward(tape, normed);
         tape.add(x, inner)
     }
 }

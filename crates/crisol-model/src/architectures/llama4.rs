@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use crisol_engine::{ParamId, ParamSpec, Params, RopeStyle, Router, Scoring, Tape, Var};
+use crisol_engine::{Choice, GatedActivation, ParamId, ParamSpec, Params, RopeStyle, Router, Scoring, Tape, Var};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -18,7 +18,7 @@ use crate::block::{AttentionWeights, Block, Mlp, Pass, PastKeyValues, Specs, wei
 use crate::config::{MAX_LAYERS, MAX_SIZE, parse_fields};
 use crate::gguf::{self, GgufRope, Keys, NewKeys};
 use crate::layers::{AttentionShape, FeedForwardShape, Span};
-use crate::mixture::{FusedExpert, Mixture, WeightApplied, top_k};
+use crate::mixture::{ExpertNames, FusedExpert, Mixture, WeightApplied};
 use crate::{Config, ModelError};
 
 /// The Llama 4 fields of `config.json`, one entry per layer where layers differ.
@@ -243,7 +243,7 @@ impl Family for Llama4 {
         specs.norm("post_attention_layernorm", hidden);
         if self.moe_layers[layer] {
             specs.linear("feed_forward.router", self.num_local_experts, hidden, false);
-            Mixture::specs(&mut specs, EXPERTS, self.num_local_experts, hidden, inner);
+            Mixture::specs(&mut specs, EXPERTS, self.num_local_experts, hidden, inner, false);
             specs.gated(SHARED, hidden, inner, false);
         } else {
             specs.gated("feed_forward.", hidden, self.intermediate_size_mlp, false);
@@ -260,7 +260,13 @@ impl Family for Llama4 {
             feed_forward: if self.moe_layers[layer] {
                 FeedForward::Mixture {
                     router: weight(params, prefix, "feed_forward.router"),
-                    experts: Mixture::bind(params, prefix, EXPERTS, self.num_local_experts),
+                    experts: Mixture::bind(
+                        params,
+                        prefix,
+                        EXPERTS,
+                        self.num_local_experts,
+                        GatedActivation::Silu,
+                    ),
                     shared: Mlp::bind(params, prefix, SHARED),
                 }
             } else {
@@ -443,7 +449,7 @@ enum FeedForward {
     Mixture { router: ParamId, experts: Mixture, shared: Mlp },
 }
 
-const EXPERTS: &str = "feed_forward.experts.";
+const EXPERTS: ExpertNames = ExpertNames::new("feed_forward.experts.");
 const SHARED: &str = "feed_forward.shared_expert.";
 
 impl Block for Llama4Block {
@@ -457,12 +463,8 @@ impl Block for Llama4Block {
             FeedForward::Dense(mlp) => mlp.forward(tape, normed),
             FeedForward::Mixture { router, experts, shared } => {
                 let logits = tape.linear(normed, *router, None);
-                let chosen: Vec<u32> = tape
-                    .read(logits)
-                    .chunks_exact(self.own.num_local_experts)
-                    .flat_map(|logits| top_k(logits, self.own.num_experts_per_tok))
-                    .map(|expert| expert as u32)
-                    .collect();
+                let choice = Choice::largest(self.own.num_experts_per_tok);
+                let chosen = tape.choose_experts(logits, &choice);
                 let router = Router { scoring: Scoring::Sigmoid, normalise: false, scale: 1.0 };
                 let weights = tape.expert_weights(logits, router, &chosen);
                 let routed = experts.forward(tape, normed, weights, &chosen, WeightApplied::Input);

@@ -9,6 +9,7 @@ use super::qwen2::read_later_windows;
 use crate::Config;
 use crate::architectures::{Defaults, Family, Names};
 use crate::block::{AttentionWeights, Block, Mlp, Pass, Specs, weight};
+use crate::mixture::FeedForward;
 
 /// Qwen3 has no fields of its own.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -32,26 +33,43 @@ impl Family for Qwen3 {
     }
 
     fn specs(&self, config: &Config, _: usize, prefix: String) -> Vec<ParamSpec> {
-        let mut specs = Specs::new(prefix, Some(config.num_hidden_layers));
-        specs.norm("input_layernorm", config.hidden_size);
-        specs.attention(config);
-        specs.norm("self_attn.q_norm", config.head_dim);
-        specs.norm("self_attn.k_norm", config.head_dim);
-        specs.norm("post_attention_layernorm", config.hidden_size);
-        specs.mlp(config);
-        specs.list
+        specs_with(config, prefix, |specs| specs.mlp(config))
     }
 
     fn bind(&self, _: &Config, params: &Params, _: usize, prefix: &str) -> Arc<dyn Block> {
-        Arc::new(Qwen3Block {
-            input_norm: weight(params, prefix, "input_layernorm"),
-            attention: AttentionWeights::bind(params, prefix),
-            q_norm: weight(params, prefix, "self_attn.q_norm"),
-            k_norm: weight(params, prefix, "self_attn.k_norm"),
-            post_attention_norm: weight(params, prefix, "post_attention_layernorm"),
-            mlp: Mlp::bind(params, prefix, "mlp."),
-        })
+        bind_with(params, prefix, FeedForward::Dense(Mlp::bind(params, prefix, "mlp.")))
     }
+}
+
+/// The parameters of a block, whose feed-forward layer `feed_forward` adds.
+pub(super) fn specs_with(
+    config: &Config,
+    prefix: String,
+    feed_forward: impl FnOnce(&mut Specs),
+) -> Vec<ParamSpec> {
+    let mut specs = Specs::new(prefix, Some(config.num_hidden_layers));
+    specs.norm("input_layernorm", config.hidden_size);
+    specs.attention(config);
+    specs.norm("self_attn.q_norm", config.head_dim);
+    specs.norm("self_attn.k_norm", config.head_dim);
+    specs.norm("post_attention_layernorm", config.hidden_size);
+    feed_forward(&mut specs);
+    specs.list
+}
+
+pub(super) fn bind_with(
+    params: &Params,
+    prefix: &str,
+    feed_forward: FeedForward,
+) -> Arc<dyn Block> {
+    Arc::new(Qwen3Block {
+        input_norm: weight(params, prefix, "input_layernorm"),
+        attention: AttentionWeights::bind(params, prefix),
+        q_norm: weight(params, prefix, "self_attn.q_norm"),
+        k_norm: weight(params, prefix, "self_attn.k_norm"),
+        post_attention_norm: weight(params, prefix, "post_attention_layernorm"),
+        feed_forward,
+    })
 }
 
 /// Parameters of one block.
@@ -62,7 +80,7 @@ struct Qwen3Block {
     q_norm: ParamId,
     k_norm: ParamId,
     post_attention_norm: ParamId,
-    mlp: Mlp,
+    feed_forward: FeedForward,
 }
 
 impl Block for Qwen3Block {
@@ -75,7 +93,7 @@ impl Block for Qwen3Block {
         let mixed = self.attention.attend(tape, pass, layer, (q, k, v));
         let x = tape.add(x, mixed);
         let normed = tape.rms_norm(x, self.post_attention_norm, eps);
-        let inner = self.mlp.forward(tape, normed);
+        let inner = self.feed_forward.forward(tape, normed);
         tape.add(x, inner)
     }
 }
