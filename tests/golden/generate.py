@@ -20,6 +20,10 @@ from safetensors.torch import load_file, save_file
 from transformers import (
     DeepseekV3Config,
     DeepseekV3ForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
     Llama4ForCausalLM,
     Llama4TextConfig,
     LlamaConfig,
@@ -150,6 +154,62 @@ MODELS = {
         "1GB",
     ),
     "mistral": (MistralForCausalLM, MistralConfig(**ODD, head_dim=6, sliding_window=4), torch.float32, "1GB"),
+    # Windows, both soft-caps, a scale of queries that is not the width of a head.
+    "gemma2": (
+        Gemma2ForCausalLM,
+        Gemma2Config(
+            **SMALL,
+            head_dim=10,
+            query_pre_attn_scalar=7,
+            sliding_window=5,
+            attn_logit_softcapping=1.5,
+            final_logit_softcapping=2.5,
+            attention_bias=True,
+            pad_token_id=None,
+            rope_parameters={"rope_type": "default", "rope_theta": 500.0},
+        ),
+        torch.bfloat16,
+        "1GB",
+    ),
+    # Every third layer is global; two bases.
+    "gemma3": (
+        Gemma3ForCausalLM,
+        Gemma3TextConfig(
+            **{**ODD, "hidden_size": 15, "num_hidden_layers": 3},
+            head_dim=6,
+            query_pre_attn_scalar=9,
+            sliding_window=4,
+            sliding_window_pattern=3,
+            tie_word_embeddings=False,
+            pad_token_id=None,
+            rope_parameters={
+                "full_attention": {"rope_type": "default", "rope_theta": 5000.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 50.0},
+            },
+        ),
+        torch.float32,
+        "1GB",
+    ),
+    # The text part of a text-and-image model, and config.json as before transformers 5. Dynamic
+    # scaling is for the global layer alone.
+    "gemma3-within-older": (
+        Gemma3ForCausalLM,
+        Gemma3TextConfig(
+            **{**SMALL, "max_position_embeddings": 16},
+            head_dim=8,
+            query_pre_attn_scalar=8,
+            sliding_window=5,
+            sliding_window_pattern=2,
+            final_logit_softcapping=2.5,
+            pad_token_id=None,
+            rope_parameters={
+                "full_attention": {"rope_type": "dynamic", "rope_theta": 1000.0, "factor": 8.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+            },
+        ),
+        torch.bfloat16,
+        "1GB",
+    ),
     "llama4": llama4(),
     "llama4-plain": llama4(
         num_hidden_layers=2,
@@ -293,13 +353,18 @@ MODELS = {
 }
 
 
+def plus_one(model):
+    """1 where norms multiply by 1 + weight."""
+    return float(type(model).__name__.startswith("Gemma"))
+
+
 def randomise(model, dtype):
     """Weights large enough that every part of the model matters, and exact in the type they are
     stored in."""
     with torch.no_grad():
         for name, p in model.named_parameters():
             if name.endswith("norm.weight"):
-                p.uniform_(0.5, 1.5)
+                p.uniform_(0.5, 1.5).sub_(plus_one(model))
             elif p.dim() == 1:
                 p.normal_(0, 0.1)
             else:
@@ -343,12 +408,27 @@ def as_fp8(model, folder, block):
 
 
 def as_before(folder):
-    """Rotary embeddings where transformers 4 had them."""
+    """Rotary embeddings, and which layers have windows, where transformers 4 had them."""
     path = folder / "config.json"
     config = json.loads(path.read_text())
     rope = config.pop("rope_parameters")
+    if "sliding_attention" in rope:
+        config["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
+        rope = rope["full_attention"]
+        del config["layer_types"]
     config |= {"rope_theta": rope.pop("rope_theta"), "rope_scaling": {"type": rope.pop("rope_type"), **rope}}
     path.write_text(json.dumps(config, indent=2) + "\n")
+
+
+def as_within(folder):
+    """Names of tensors, and a config.json, of a text-and-image model with this language model."""
+    path = folder / "model.safetensors"
+    within = {f"language_model.{name}": tensor for name, tensor in load_file(path).items()}
+    save_file({**within, "vision_tower.weight": torch.zeros(2)}, path, metadata={"format": "pt"})
+    path = folder / "config.json"
+    text = json.loads(path.read_text())
+    whole = {"architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3", "text_config": text}
+    path.write_text(json.dumps(whole, indent=2) + "\n")
 
 
 def forward(model, documents):
@@ -400,8 +480,10 @@ def as_saved(name, tensor):
 def greedy(model, prompt):
     """What greedy generation with a cache appends: 100 tokens, or as many as the context holds."""
     room = model.config.max_position_embeddings
-    if model.config.rope_parameters["rope_type"] in ("linear", "dynamic"):
-        room *= int(model.config.rope_parameters["factor"])
+    rope = model.config.rope_parameters
+    rope = rope.get("full_attention", rope)
+    if rope["rope_type"] in ("linear", "dynamic"):
+        room *= int(rope["factor"])
     new = min(100, room - len(prompt))
     model.generation_config.eos_token_id = model.generation_config.pad_token_id = None
     ids = model.generate(torch.tensor([prompt]), max_new_tokens=new, do_sample=False)
@@ -424,6 +506,8 @@ def write(model_name):
         as_fp8(model, folder, (8, 6))
     if model_name.endswith("older"):
         as_before(folder)
+    if "within" in model_name:
+        as_within(folder)
 
     documents = [torch.randint(config.vocab_size, (length,)).tolist() for length in (13, 7, 21)]
     golden = {"torch": torch.__version__, "transformers": transformers.__version__, "documents": documents}

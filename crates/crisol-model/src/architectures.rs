@@ -3,6 +3,8 @@
 //! A new architecture is its file, its `mod` line and its line in the registry.
 
 mod deepseek_v3;
+mod gemma2;
+mod gemma3;
 mod llama;
 mod llama4;
 mod mistral;
@@ -80,6 +82,11 @@ registry! {
     mistral::Mistral,
     /// Pre-norm blocks with QK-norm in each head (Yang et al. 2025, arXiv:2505.09388).
     qwen3::Qwen3,
+    /// Norms before and after, soft-caps, windows in every second layer (Gemma Team 2024,
+    /// arXiv:2408.00118).
+    gemma2::Gemma2,
+    /// Gemma 2's with QK-norm and two RoPE bases (Gemma Team 2025, arXiv:2503.19786).
+    gemma3::Gemma3,
     /// Chunked attention and mixtures of experts (Meta AI 2025).
     llama4::Llama4,
     /// Latent attention and mixtures of experts (DeepSeek-AI 2024, arXiv:2412.19437).
@@ -145,6 +152,11 @@ impl OuterNames {
 /// does by default is Llama's, or that of most.
 pub(crate) trait Family {
     fn names(&self) -> Names;
+
+    /// Class in transformers with a scalar head.
+    fn scalar_class(&self) -> String {
+        format!("{}{SCALAR}", self.names().class)
+    }
 
     // config.json
 
@@ -339,17 +351,20 @@ impl Architecture {
 
     /// The transformers class with a language head, or with a scalar one.
     pub(crate) fn task_class(self, language: bool) -> String {
-        format!("{}{}", self.class(), if language { LANGUAGE } else { SCALAR })
+        if language {
+            format!("{}{LANGUAGE}", self.class())
+        } else {
+            Specifics::new(self).family().scalar_class()
+        }
     }
 
     /// The architecture of a transformers class, and whether it has a language head.
     pub(crate) fn from_class(class: &str) -> Option<(Architecture, bool)> {
         Architecture::ALL.into_iter().find_map(|architecture| {
-            match class.strip_prefix(architecture.class())? {
-                LANGUAGE => Some((architecture, true)),
-                SCALAR => Some((architecture, false)),
-                _ => None,
-            }
+            let language = [true, false]
+                .into_iter()
+                .find(|&language| architecture.task_class(language) == class)?;
+            Some((architecture, language))
         })
     }
 

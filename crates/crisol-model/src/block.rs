@@ -60,9 +60,11 @@ pub(crate) struct Pass<'c> {
 impl Pass<'_> {
     /// Rotates the heads of queries or keys by their positions.
     pub(crate) fn rotate(&self, tape: &mut Tape<'_>, layer: usize, x: Var) -> Var {
-        let local = self.config.window(layer).and(self.local_rope.as_ref());
-        let rope = local.unwrap_or(&self.rope);
-        tape.rope(x, rope, self.config.head_dim, &self.rope_rows)
+        let (rope, rows) = match self.config.window(layer).and(self.local_rope.as_ref()) {
+            Some(local) => (local, &self.positions),
+            None => (&self.rope, &self.rope_rows),
+        };
+        tape.rope(x, rope, self.config.head_dim, rows)
     }
 
     /// The same inputs without earlier tokens, to keep for a block that is computed again.

@@ -107,8 +107,8 @@ pub(crate) fn open_weights(folder: &Path) -> Result<OpenedWeights, ModelError> {
         tensors = tensors.with_block_size(block);
     }
     // The language model of a text-and-image model.
-    let prefix = if is_multimodal(&tensors) { LANGUAGE_MODEL_PREFIX } else { "" };
-    if has_untied_head(&config, &tensors, prefix)? {
+    let names = TensorNames::of(&tensors);
+    if has_untied_head(&config, &tensors, names)? {
         config.head = Head::Language { tied: false };
     }
     // Checked before any allocation, since absurd sizes in config.json cannot match the weights.
@@ -132,13 +132,11 @@ pub(crate) fn open_weights(folder: &Path) -> Result<OpenedWeights, ModelError> {
             || config.family().is_mtp_tensor(&config, name)
     };
     let file_tensors: Vec<FileTensor> =
-        specs.iter().map(|spec| FileTensor::new(&config, spec, prefix)).collect();
+        specs.iter().map(|spec| FileTensor::new(&config, spec, names)).collect();
     let expected =
         file_tensors.iter().map(|tensor| (tensor.name.as_str(), tensor.shape.as_slice()));
-    tensors.check_shapes(expected, |name| match name.strip_prefix(prefix) {
-        Some(name) => ignored(name),
-        None => true,
-    })?;
+    tensors
+        .check_shapes(expected, |name| names.parameter(name).is_none_or(|name| ignored(&name)))?;
     Ok(OpenedWeights { config, tensors, specs, file_tensors })
 }
 
@@ -223,10 +221,14 @@ impl WeightSource for Folder<'_> {
 
 /// Whether the files hold a head that differs from the embedding table although `config.json` ties
 /// them. As in transformers, the files then win.
-fn has_untied_head(config: &Config, tensors: &Tensors, prefix: &str) -> Result<bool, ModelError> {
+fn has_untied_head(
+    config: &Config,
+    tensors: &Tensors,
+    names: TensorNames,
+) -> Result<bool, ModelError> {
     let shape = [config.vocab_size, config.hidden_size];
     let embedding = config.family().outer_names().embedding;
-    let [head, table] = ["lm_head", embedding].map(|name| format!("{prefix}{name}.weight"));
+    let [head, table] = ["lm_head", embedding].map(|name| names.tensor(&format!("{name}.weight")));
     let tied = config.head == Head::Language { tied: true };
     if !tied || [&head, &table].iter().any(|name| tensors.shape(name) != Some(&shape)) {
         return Ok(false);
@@ -241,11 +243,48 @@ fn has_untied_head(config: &Config, tensors: &Tensors, prefix: &str) -> Result<b
     Ok(tensors.read(&head, &shape)? != tensors.read(&table, &shape)?)
 }
 
-/// Prefix of the language model's tensors in text-and-image models.
-const LANGUAGE_MODEL_PREFIX: &str = "language_model.";
+/// How the tensors of a language model are named within a text-and-image model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TensorNames {
+    /// What parameters' names start with, …
+    parameter: &'static str,
+    /// … and tensors' names instead.
+    tensor: &'static str,
+}
 
-fn is_multimodal(tensors: &Tensors) -> bool {
-    tensors.names().any(|name| name.starts_with(LANGUAGE_MODEL_PREFIX))
+impl TensorNames {
+    /// Of a language model alone.
+    pub(crate) const PLAIN: TensorNames = TensorNames { parameter: "", tensor: "" };
+    /// As in published models.
+    const WITHIN: TensorNames = TensorNames { parameter: "", tensor: "language_model." };
+    /// As in the modules of transformers 5.
+    const MODULES: TensorNames =
+        TensorNames { parameter: "model.", tensor: "model.language_model." };
+
+    fn of(tensors: &Tensors) -> TensorNames {
+        let used = |names: &TensorNames| tensors.names().any(|name| name.starts_with(names.tensor));
+        [TensorNames::WITHIN, TensorNames::MODULES]
+            .into_iter()
+            .find(used)
+            .unwrap_or(TensorNames::PLAIN)
+    }
+
+    /// The tensor of a parameter. The head is outside of `model`.
+    fn tensor(self, parameter: &str) -> String {
+        match parameter.strip_prefix(self.parameter) {
+            Some(rest) => format!("{}{rest}", self.tensor),
+            None => parameter.to_owned(),
+        }
+    }
+
+    /// The parameter of a tensor; `None`: a tensor of the image encoder.
+    fn parameter(self, tensor: &str) -> Option<String> {
+        match tensor.strip_prefix(self.tensor) {
+            Some(rest) => Some(format!("{}{rest}", self.parameter)),
+            None => (self == TensorNames::MODULES && tensor.starts_with("lm_head."))
+                .then(|| tensor.to_owned()),
+        }
+    }
 }
 
 /// The tensor of a checkpoint folder that holds a parameter.
@@ -257,13 +296,13 @@ pub(crate) struct FileTensor {
 }
 
 impl FileTensor {
-    pub(crate) fn new(config: &Config, spec: &ParamSpec, prefix: &str) -> FileTensor {
+    pub(crate) fn new(config: &Config, spec: &ParamSpec, names: TensorNames) -> FileTensor {
         let fused = config.family().fused_expert(spec);
         let (name, shape) = match &fused {
             None => (&spec.name, spec.shape.clone()),
             Some(fused) => (&fused.tensor, fused.shape.to_vec()),
         };
-        FileTensor { name: format!("{prefix}{name}"), shape, fused }
+        FileTensor { name: names.tensor(name), shape, fused }
     }
 
     /// Weight format and bytes, if inference can use them without conversion.
@@ -301,8 +340,8 @@ pub fn skipped_tensors(folder: &Path) -> Result<Vec<String>, ModelError> {
     }
     let config = Config::load(folder)?;
     let tensors = Tensors::open_folder(folder)?;
-    let prefix = if is_multimodal(&tensors) { LANGUAGE_MODEL_PREFIX } else { "" };
-    let other = tensors.names().filter(|name| !name.starts_with(prefix)).count();
+    let names = TensorNames::of(&tensors);
+    let other = tensors.names().filter(|name| names.parameter(name).is_none()).count();
     let second =
         tensors.names().filter(|name| config.family().is_mtp_tensor(&config, name)).count();
     let notes =
@@ -363,7 +402,7 @@ impl TensorGroup {
         let mut groups: Vec<TensorGroup> = Vec::new();
         let mut positions = HashMap::new();
         for (index, spec) in specs.iter().enumerate() {
-            let tensor = FileTensor::new(config, spec, "");
+            let tensor = FileTensor::new(config, spec, TensorNames::PLAIN);
             let position = *positions.entry(tensor.name.clone()).or_insert(groups.len());
             if position == groups.len() {
                 groups.push(TensorGroup { tensor, members: Vec::new() });
@@ -391,7 +430,7 @@ impl TensorGroup {
         let mut all = vec![0.0; self.tensor.shape.iter().product()];
         for &index in &self.members {
             let spec = &specs[index];
-            if let Some(fused) = FileTensor::new(config, spec, "").fused {
+            if let Some(fused) = FileTensor::new(config, spec, TensorNames::PLAIN).fused {
                 fused.insert(&mut all, &read(index)?, spec.shape[0]);
             }
         }

@@ -301,7 +301,9 @@ pub(crate) fn write(
                 }
                 continue;
             }
-            TensorMapping::Latent { .. } => return Err(without_adapters()),
+            TensorMapping::PlusOne { .. } | TensorMapping::Latent { .. } => {
+                return Err(without_adapters());
+            }
         };
         for (part, gguf_part) in [("A", "lora_a"), ("B", "lora_b")] {
             let AdapterModule { rows, cols, rank, .. } = *module;

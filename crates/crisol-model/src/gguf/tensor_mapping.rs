@@ -5,6 +5,7 @@
 //! | Llama's `q_proj`, `k_proj` | rows reordered for adjacent RoPE pairs |
 //! | experts of a layer | one tensor `[experts, out, in]` |
 //! | DeepSeek's `kv_b_proj` | two tensors, keys transposed (one tensor before May 2025) |
+//! | norms with factors 1 + weight | the factors |
 //! | all others | the same matrix under another name |
 
 use std::ops::Range;
@@ -14,6 +15,7 @@ use crisol_hub::{Gguf, HubError};
 
 use crate::Config;
 use crate::architectures::Family;
+use crate::block::NormKind;
 use crate::weights::{Bytes, FileMatrix, interleaved_row};
 
 /// The tensors that hold one parameter.
@@ -24,6 +26,8 @@ pub(crate) enum TensorMapping {
         /// Head width, if rows are reordered (see [`interleaved_row`]).
         interleaved_head_dim: Option<usize>,
     },
+    /// The weight of a norm, as the factors 1 + weight.
+    PlusOne { tensor: String },
     /// One expert of a tensor `[experts, out, in]`.
     Expert { tensor: String, expert: usize, experts: usize },
     /// `kv_b_proj`: per head, transposed rows of the key and rows of the value.
@@ -42,6 +46,9 @@ impl TensorMapping {
             return TensorMapping::Expert { tensor: gguf_name(&name, family), expert, experts };
         }
         let tensor = gguf_name(&spec.name, family);
+        if family.norm() == NormKind::RmsPlusOne && spec.name.ends_with("norm.weight") {
+            return TensorMapping::PlusOne { tensor };
+        }
         family
             .gguf_mapping(config, spec, &tensor)
             .unwrap_or(TensorMapping::Whole { tensor, interleaved_head_dim: None })
@@ -80,7 +87,9 @@ impl TensorMapping {
     /// Names and shapes of the tensors that hold a parameter of this shape.
     pub(super) fn tensors(self, shape: &[usize]) -> Vec<(String, Vec<usize>)> {
         match self {
-            TensorMapping::Whole { tensor, .. } => vec![(tensor, shape.to_vec())],
+            TensorMapping::Whole { tensor, .. } | TensorMapping::PlusOne { tensor } => {
+                vec![(tensor, shape.to_vec())]
+            }
             TensorMapping::Expert { tensor, experts, .. } => {
                 vec![(tensor, [&[experts], shape].concat())]
             }
@@ -110,6 +119,9 @@ impl TensorMapping {
                 let row = |row: usize| &values[interleaved_row(row, head_dim) * width..][..width];
                 Ok((0..shape[0]).flat_map(row).copied().collect())
             }
+            TensorMapping::PlusOne { tensor } => {
+                Ok(read_and_release(tensor)?.into_iter().map(|factor| factor - 1.0).collect())
+            }
             &TensorMapping::Expert { ref tensor, expert, .. } => {
                 let rows = expert_rows(expert, shape);
                 let values = gguf.read_rows(tensor, rows.clone())?;
@@ -131,6 +143,7 @@ impl TensorMapping {
             TensorMapping::Whole { tensor, .. } | TensorMapping::Expert { tensor, .. } => {
                 format(tensor)
             }
+            TensorMapping::PlusOne { .. } => None,
             // Quantisation blocks cannot be transposed.
             TensorMapping::Latent { keys, values, .. } => format(keys).filter(|keys_format| {
                 keys_format.block().0 == 1 && format(values) == Some(*keys_format)
@@ -155,6 +168,8 @@ impl TensorMapping {
                 let bytes = Bytes::Mapped(gguf.mapped_rows(tensor, expert_rows(expert, shape))?);
                 FileMatrix { format, bytes, interleaved_head_dim: None }
             }
+            // Has no format.
+            TensorMapping::PlusOne { .. } => return Ok(None),
             TensorMapping::Latent { keys, values, expansion } => {
                 let (keys, values) = (gguf.mapped(keys)?, gguf.mapped(values)?);
                 let bytes = match format {

@@ -105,6 +105,9 @@ pub(crate) fn write<'a>(
                 let rows = spec.shape[0];
                 vec![Box::new(move |values| interleave_rows(&values, head_dim, rows))]
             }
+            TensorMapping::PlusOne { .. } => {
+                vec![Box::new(|values| values.into_iter().map(|weight| 1.0 + weight).collect())]
+            }
             // The first expert writes the tensor of all experts, which are adjacent in `specs`.
             TensorMapping::Expert { expert: 0, .. } => vec![Box::new(|values| values)],
             TensorMapping::Expert { .. } => continue,
