@@ -3,12 +3,17 @@
 //! A new architecture is its file, its `mod` line and its line in the registry.
 
 mod deepseek_v3;
+mod gpt2;
+mod granite;
 mod llama;
 mod llama4;
 mod mistral;
 mod olmo2;
+mod olmo3;
+mod phi3;
 mod qwen2;
 mod qwen3;
+mod smollm3;
 
 use std::sync::Arc;
 
@@ -80,6 +85,16 @@ registry! {
     mistral::Mistral,
     /// Pre-norm blocks with QK-norm in each head (Yang et al. 2025, arXiv:2505.09388).
     qwen3::Qwen3,
+    /// Pre-norm blocks, some of which do not rotate (Bakouch et al. 2025).
+    smollm3::SmolLm3,
+    /// Pre-norm blocks with four factors (IBM 2024).
+    granite::Granite,
+    /// OLMo-2's blocks with windows (Olmo Team 2025).
+    olmo3::Olmo3,
+    /// Fused projections, partial rotation, `LongRoPE` (Microsoft 2024, arXiv:2404.14219).
+    phi3::Phi3,
+    /// Learned positions, `LayerNorm`, an MLP without a gate (Radford et al. 2019).
+    gpt2::Gpt2,
     /// Chunked attention and mixtures of experts (Meta AI 2025).
     llama4::Llama4,
     /// Latent attention and mixtures of experts (DeepSeek-AI 2024, arXiv:2412.19437).
@@ -89,7 +104,7 @@ registry! {
 /// An architecture's names elsewhere.
 #[derive(Clone, Copy)]
 pub(crate) struct Names {
-    /// Class in transformers, without `ForCausalLM`.
+    /// What the names of its classes in transformers start with.
     pub(crate) class: &'static str,
     /// `model_type` in `config.json`.
     pub(crate) model_type: &'static str,
@@ -146,6 +161,11 @@ impl OuterNames {
 pub(crate) trait Family {
     fn names(&self) -> Names;
 
+    /// The class in transformers of the language model.
+    fn language_class(&self) -> String {
+        format!("{}ForCausalLM", self.names().class)
+    }
+
     // config.json
 
     fn defaults(&self) -> Defaults {
@@ -166,6 +186,10 @@ pub(crate) trait Family {
     fn read(&self, text: &str, _config: &mut Config) -> Result<(), String> {
         refuse_windows(text)
     }
+
+    /// Gives the common fields of a written `config.json` the names that [`Self::common_fields`]
+    /// reads.
+    fn own_fields(&self, _json: &mut Value) {}
 
     /// The own fields, added to the common ones in `config.json`.
     fn to_json(&self, _config: &Config) -> Value {
@@ -232,9 +256,24 @@ pub(crate) trait Family {
         None
     }
 
+    /// The scalings of rotary embeddings that are computed, by their names in `config.json`.
+    fn rope_kinds(&self) -> &'static [&'static str] {
+        &["default", "linear", "dynamic", "llama3", "yarn"]
+    }
+
+    /// Whether `partial_rotary_factor` is read.
+    fn rotates_partly(&self) -> bool {
+        false
+    }
+
     /// Columns of a head that rotate, the first ones.
     fn rotated(&self, config: &Config) -> usize {
         config.head_dim
+    }
+
+    /// Whether queries and keys of a layer rotate.
+    fn rotates(&self, _layer: usize) -> bool {
+        true
     }
 
     /// RoPE base of layers with a window, which have no scaling then; `None`: as the others.
@@ -275,12 +314,32 @@ pub(crate) trait Family {
         None
     }
 
+    /// What the names of parameters start with, but those of some files do not.
+    fn optional_prefix(&self) -> &'static str {
+        ""
+    }
+
+    /// Whether a file holds the matrix transposed, `[in, out]`.
+    fn is_transposed(&self, _spec: &ParamSpec) -> bool {
+        false
+    }
+
+    /// Whether a tensor of some files is no parameter.
+    fn ignores_tensor(&self, _tensor: &str) -> bool {
+        false
+    }
+
     /// Whether a tensor belongs to a multi-token-prediction layer, which is not loaded.
     fn is_mtp_tensor(&self, _config: &Config, _tensor: &str) -> bool {
         false
     }
 
     // GGUF files, as llama.cpp reads them
+
+    /// Whether a file with this architecture's name is not one of another that has the same name.
+    fn is_gguf(&self, _keys: &Keys<'_>) -> Result<bool, ModelError> {
+        Ok(true)
+    }
 
     /// Reads metadata into `config.specifics`, and attention and feed-forward sizes into the common
     /// fields. Refuses what is not computed exactly.
@@ -324,7 +383,6 @@ pub(crate) trait Family {
     }
 }
 
-const LANGUAGE: &str = "ForCausalLM";
 const SCALAR: &str = "ForSequenceClassification";
 
 impl Architecture {
@@ -332,28 +390,26 @@ impl Architecture {
         Specifics::new(self).family().names()
     }
 
-    /// Class name in transformers, without `ForCausalLM`.
+    /// What the names of its classes in transformers start with.
     pub fn class(self) -> &'static str {
         self.names().class
     }
 
     /// The transformers class with a language head, or with a scalar one.
     pub(crate) fn task_class(self, language: bool) -> String {
-        format!("{}{}", self.class(), if language { LANGUAGE } else { SCALAR })
+        let specifics = Specifics::new(self);
+        let family = specifics.family();
+        if language { family.language_class() } else { format!("{}{SCALAR}", self.class()) }
     }
 
     /// The architecture of a transformers class, and whether it has a language head.
     pub(crate) fn from_class(class: &str) -> Option<(Architecture, bool)> {
-        Architecture::ALL.into_iter().find_map(|architecture| {
-            match class.strip_prefix(architecture.class())? {
-                LANGUAGE => Some((architecture, true)),
-                SCALAR => Some((architecture, false)),
-                _ => None,
-            }
-        })
+        let all = Architecture::ALL.into_iter();
+        let mut tasks = all.flat_map(|architecture| [(architecture, true), (architecture, false)]);
+        tasks.find(|(architecture, language)| architecture.task_class(*language) == class)
     }
 
-    /// The architecture of class `…ForCausalLM`.
+    /// The architecture of a class with a language head.
     pub fn from_causal_lm_class(class: &str) -> Option<Architecture> {
         Architecture::from_class(class)
             .filter(|&(_, language)| language)

@@ -106,9 +106,8 @@ pub(crate) fn open_weights(folder: &Path) -> Result<OpenedWeights, ModelError> {
     if let Some(block) = Config::fp8_block(folder)? {
         tensors = tensors.with_block_size(block);
     }
-    // The language model of a text-and-image model.
-    let prefix = if is_multimodal(&tensors) { LANGUAGE_MODEL_PREFIX } else { "" };
-    if has_untied_head(&config, &tensors, prefix)? {
+    let names = FileNames::of(&config, &tensors);
+    if has_untied_head(&config, &tensors, names)? {
         config.head = Head::Language { tied: false };
     }
     // Checked before any allocation, since absurd sizes in config.json cannot match the weights.
@@ -129,13 +128,14 @@ pub(crate) fn open_weights(folder: &Path) -> Result<OpenedWeights, ModelError> {
     let ignored = |name: &str| {
         (tied && name == "lm_head.weight")
             || name.ends_with("rotary_emb.inv_freq")
+            || config.family().ignores_tensor(name)
             || config.family().is_mtp_tensor(&config, name)
     };
     let file_tensors: Vec<FileTensor> =
-        specs.iter().map(|spec| FileTensor::new(&config, spec, prefix)).collect();
+        specs.iter().map(|spec| FileTensor::new(&config, spec, names)).collect();
     let expected =
         file_tensors.iter().map(|tensor| (tensor.name.as_str(), tensor.shape.as_slice()));
-    tensors.check_shapes(expected, |name| match name.strip_prefix(prefix) {
+    tensors.check_shapes(expected, |name| match name.strip_prefix(names.added) {
         Some(name) => ignored(name),
         None => true,
     })?;
@@ -185,7 +185,7 @@ impl<'a> Folder<'a> {
 
 impl WeightSource for Folder<'_> {
     fn values(&mut self, index: usize, spec: &ParamSpec) -> Result<Vec<f32>, HubError> {
-        let FileTensor { name, shape, fused } = &self.file_tensors[index];
+        let FileTensor { name, shape, fused, transposed } = &self.file_tensors[index];
         let read = |tensors: &Tensors| -> Result<Vec<f32>, HubError> {
             let values = tensors.read(name, shape)?;
             if let Some(Elements { bytes, .. }) = tensors.mapped(name, shape)? {
@@ -193,6 +193,9 @@ impl WeightSource for Folder<'_> {
             }
             Ok(values)
         };
+        if *transposed {
+            return Ok(transpose(&read(self.tensors)?, shape[1]));
+        }
         let Some(fused) = fused else { return read(self.tensors) };
         if self.last.0 != name {
             self.last = (name, read(self.tensors)?);
@@ -201,11 +204,17 @@ impl WeightSource for Folder<'_> {
     }
 
     fn matrix(&self, index: usize, spec: &ParamSpec) -> Result<Option<FileMatrix<'_>>, HubError> {
-        let FileTensor { name, shape, fused } = &self.file_tensors[index];
+        let FileTensor { name, shape, fused, transposed } = &self.file_tensors[index];
         let Some((format, mapped)) = self.file_tensors[index].for_inference(self.tensors)? else {
             return Ok(None);
         };
         let bytes = match (fused, format) {
+            (None, WeightFormat::F32) if *transposed => {
+                Bytes::Gathered(transpose(mapped.as_chunks::<4>().0, shape[1]).into_flattened())
+            }
+            (None, _) if *transposed => {
+                Bytes::Gathered(transpose(mapped.as_chunks::<2>().0, shape[1]).into_flattened())
+            }
             (None, WeightFormat::F8E4M3) => {
                 Bytes::Scaled(mapped, self.tensors.scales(name, shape)?)
             }
@@ -223,10 +232,14 @@ impl WeightSource for Folder<'_> {
 
 /// Whether the files hold a head that differs from the embedding table although `config.json` ties
 /// them. As in transformers, the files then win.
-fn has_untied_head(config: &Config, tensors: &Tensors, prefix: &str) -> Result<bool, ModelError> {
+fn has_untied_head(
+    config: &Config,
+    tensors: &Tensors,
+    names: FileNames,
+) -> Result<bool, ModelError> {
     let shape = [config.vocab_size, config.hidden_size];
     let embedding = config.family().outer_names().embedding;
-    let [head, table] = ["lm_head", embedding].map(|name| format!("{prefix}{name}.weight"));
+    let [head, table] = ["lm_head", embedding].map(|name| names.in_file(&format!("{name}.weight")));
     let tied = config.head == Head::Language { tied: true };
     if !tied || [&head, &table].iter().any(|name| tensors.shape(name) != Some(&shape)) {
         return Ok(false);
@@ -239,6 +252,36 @@ fn has_untied_head(config: &Config, tensors: &Tensors, prefix: &str) -> Result<b
         return Ok(head.bytes[..] != table.bytes[..]);
     }
     Ok(tensors.read(&head, &shape)? != tensors.read(&table, &shape)?)
+}
+
+/// How the tensors of a checkpoint folder are named.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct FileNames {
+    /// What they have before the names of parameters: that of a text-and-image model.
+    added: &'static str,
+    /// What the names of parameters start with, and theirs do not.
+    missing: &'static str,
+}
+
+impl FileNames {
+    fn of(config: &Config, tensors: &Tensors) -> FileNames {
+        let prefix = config.family().optional_prefix();
+        let has_prefix = tensors.names().any(|name| name.starts_with(prefix));
+        FileNames {
+            added: if is_multimodal(tensors) { LANGUAGE_MODEL_PREFIX } else { "" },
+            missing: if has_prefix { "" } else { prefix },
+        }
+    }
+
+    /// The tensor of a parameter.
+    fn in_file(self, name: &str) -> String {
+        format!("{}{}", self.added, name.strip_prefix(self.missing).unwrap_or(name))
+    }
+}
+
+/// `[cols, rows]` from `[rows, cols]`.
+fn transpose<T: Copy>(values: &[T], cols: usize) -> Vec<T> {
+    (0..cols).flat_map(|col| values[col..].iter().step_by(cols).copied()).collect()
 }
 
 /// Prefix of the language model's tensors in text-and-image models.
@@ -254,16 +297,21 @@ pub(crate) struct FileTensor {
     pub(crate) name: String,
     pub(crate) shape: Vec<usize>,
     fused: Option<FusedExpert>,
+    transposed: bool,
 }
 
 impl FileTensor {
-    pub(crate) fn new(config: &Config, spec: &ParamSpec, prefix: &str) -> FileTensor {
-        let fused = config.family().fused_expert(spec);
-        let (name, shape) = match &fused {
+    pub(crate) fn new(config: &Config, spec: &ParamSpec, names: FileNames) -> FileTensor {
+        let family = config.family();
+        let (fused, transposed) = (family.fused_expert(spec), family.is_transposed(spec));
+        let (name, mut shape) = match &fused {
             None => (&spec.name, spec.shape.clone()),
             Some(fused) => (&fused.tensor, fused.shape.to_vec()),
         };
-        FileTensor { name: format!("{prefix}{name}"), shape, fused }
+        if transposed {
+            shape.reverse();
+        }
+        FileTensor { name: names.in_file(name), shape, fused, transposed }
     }
 
     /// Weight format and bytes, if inference can use them without conversion.
@@ -279,7 +327,7 @@ impl FileTensor {
             Dtype::F32 => WeightFormat::F32,
             Dtype::F16 => WeightFormat::F16,
             Dtype::BF16 => WeightFormat::Bf16,
-            Dtype::F8_E4M3 if self.fused.is_none() => {
+            Dtype::F8_E4M3 if self.fused.is_none() && !self.transposed => {
                 // The engine has one scale per row block, so a row block must not cross a block of
                 // the file.
                 let (columns, _) = WeightFormat::F8E4M3.block();
@@ -301,7 +349,7 @@ pub fn skipped_tensors(folder: &Path) -> Result<Vec<String>, ModelError> {
     }
     let config = Config::load(folder)?;
     let tensors = Tensors::open_folder(folder)?;
-    let prefix = if is_multimodal(&tensors) { LANGUAGE_MODEL_PREFIX } else { "" };
+    let prefix = FileNames::of(&config, &tensors).added;
     let other = tensors.names().filter(|name| !name.starts_with(prefix)).count();
     let second =
         tensors.names().filter(|name| config.family().is_mtp_tensor(&config, name)).count();
@@ -363,7 +411,7 @@ impl TensorGroup {
         let mut groups: Vec<TensorGroup> = Vec::new();
         let mut positions = HashMap::new();
         for (index, spec) in specs.iter().enumerate() {
-            let tensor = FileTensor::new(config, spec, "");
+            let tensor = FileTensor::new(config, spec, FileNames::default());
             let position = *positions.entry(tensor.name.clone()).or_insert(groups.len());
             if position == groups.len() {
                 groups.push(TensorGroup { tensor, members: Vec::new() });
@@ -385,13 +433,16 @@ impl TensorGroup {
         specs: &[ParamSpec],
         mut read: impl FnMut(usize) -> Result<Vec<f32>, HubError>,
     ) -> Result<Vec<f32>, HubError> {
+        if self.tensor.transposed {
+            return Ok(transpose(&read(self.members[0])?, self.tensor.shape[0]));
+        }
         if self.tensor.fused.is_none() {
             return read(self.members[0]);
         }
         let mut all = vec![0.0; self.tensor.shape.iter().product()];
         for &index in &self.members {
             let spec = &specs[index];
-            if let Some(fused) = FileTensor::new(config, spec, "").fused {
+            if let Some(fused) = FileTensor::new(config, spec, FileNames::default()).fused {
                 fused.insert(&mut all, &read(index)?, spec.shape[0]);
             }
         }
