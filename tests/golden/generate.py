@@ -24,6 +24,10 @@ from transformers import (
     Gemma2ForCausalLM,
     Gemma3ForCausalLM,
     Gemma3TextConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GraniteConfig,
+    GraniteForCausalLM,
     Llama4ForCausalLM,
     Llama4TextConfig,
     LlamaConfig,
@@ -33,10 +37,16 @@ from transformers import (
     MistralForCausalLM,
     Olmo2Config,
     Olmo2ForCausalLM,
+    Olmo3Config,
+    Olmo3ForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
     Qwen2Config,
     Qwen2ForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
+    SmolLM3Config,
+    SmolLM3ForCausalLM,
 )
 
 HERE = Path(__file__).parent
@@ -106,6 +116,10 @@ def llama4(**changes):
 
 # Sizes that are no multiples of anything, and one key and value for all heads.
 ODD = {**SMALL, "vocab_size": 37, "hidden_size": 21, "intermediate_size": 13, "num_attention_heads": 3, "num_key_value_heads": 1}
+
+# The defaults are tokens of published vocabularies, beyond those here.
+NO_TOKENS = {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
+NO_DROPOUT = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
 
 
 # Between them: every architecture, tied and untied heads, grouped queries, biases, a head_dim of
@@ -190,6 +204,27 @@ MODELS = {
         torch.float32,
         "1GB",
     ),
+    # Every second layer does not rotate, and has a window.
+    "smollm3": (
+        SmolLM3ForCausalLM,
+        SmolLM3Config(**SMALL, no_rope_layer_interval=2, use_sliding_window=True, sliding_window=5, **NO_TOKENS),
+        torch.bfloat16,
+        "1GB",
+    ),
+    "smollm3-odd": (
+        SmolLM3ForCausalLM,
+        SmolLM3Config(
+            **ODD,
+            head_dim=6,
+            no_rope_layers=[0, 1],
+            attention_bias=True,
+            mlp_bias=True,
+            tie_word_embeddings=False,
+            **NO_TOKENS,
+        ),
+        torch.float32,
+        "1GB",
+    ),
     # The text part of a text-and-image model, and config.json as before transformers 5. Dynamic
     # scaling is for the global layer alone.
     "gemma3-within-older": (
@@ -208,6 +243,117 @@ MODELS = {
             },
         ),
         torch.bfloat16,
+        "1GB",
+    ),
+    "granite": (
+        GraniteForCausalLM,
+        GraniteConfig(
+            **SMALL,
+            embedding_multiplier=6.0,
+            logits_scaling=0.5,
+            residual_multiplier=0.7,
+            attention_multiplier=0.4,
+            attention_bias=True,
+            tie_word_embeddings=True,
+        ),
+        torch.bfloat16,
+        "1GB",
+    ),
+    "olmo3": (
+        Olmo3ForCausalLM,
+        Olmo3Config(
+            **SMALL,
+            sliding_window=6,
+            layer_types=["sliding_attention", "full_attention"],
+            rope_parameters={
+                "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+                "full_attention": {
+                    "rope_type": "yarn",
+                    "rope_theta": 1000.0,
+                    "factor": 8.0,
+                    "original_max_position_embeddings": 16,
+                    "beta_fast": 4.0,
+                    "attention_factor": 1.2,
+                },
+            },
+            pad_token_id=None,
+            eos_token_id=0,
+        ),
+        torch.bfloat16,
+        "1GB",
+    ),
+    # Rotary embeddings as transformers 4 wrote those of the published models; the last of four
+    # layers has no window.
+    "olmo3-older": (
+        Olmo3ForCausalLM,
+        Olmo3Config(
+            **{**ODD, "hidden_size": 12, "num_hidden_layers": 4},
+            sliding_window=3,
+            attention_bias=True,
+            tie_word_embeddings=True,
+            rope_parameters={
+                "full_attention": {
+                    "rope_type": "yarn",
+                    "rope_theta": 500000.0,
+                    "factor": 4.0,
+                    "original_max_position_embeddings": 32,
+                    "beta_fast": 32,
+                    "beta_slow": 1,
+                    "attention_factor": 1.1,
+                },
+            },
+            pad_token_id=None,
+            eos_token_id=0,
+        ),
+        torch.float32,
+        "1GB",
+    ),
+    "phi3": (
+        Phi3ForCausalLM,
+        Phi3Config(**SMALL, head_dim=8, partial_rotary_factor=0.5, sliding_window=5, tie_word_embeddings=True, **NO_TOKENS),
+        torch.bfloat16,
+        "1GB",
+    ),
+    # One document is short of the original context, one longer, and generation passes it.
+    "phi3-longrope": (
+        Phi3ForCausalLM,
+        Phi3Config(
+            **{**SMALL, "num_attention_heads": 2, "num_key_value_heads": 1, "intermediate_size": 16},
+            original_max_position_embeddings=16,
+            rope_parameters={
+                "rope_type": "longrope",
+                "rope_theta": 1000.0,
+                "partial_rotary_factor": 0.75,
+                "short_factor": [1.0, 1.2, 1.5],
+                "long_factor": [2.0, 3.5, 6.0],
+            },
+            **NO_TOKENS,
+        ),
+        torch.float32,
+        "1GB",
+    ),
+    "gpt2": (
+        GPT2LMHeadModel,
+        GPT2Config(vocab_size=VOCAB, n_embd=12, n_head=2, n_layer=2, n_positions=128, **NO_DROPOUT, **NO_TOKENS),
+        torch.bfloat16,
+        "1GB",
+    ),
+    # Named as on the hub, with the masks that are stored there; a head of its own.
+    "gpt2-hub": (
+        GPT2LMHeadModel,
+        GPT2Config(
+            vocab_size=37,
+            n_embd=21,
+            n_head=3,
+            n_layer=1,
+            n_inner=13,
+            n_positions=40,
+            scale_attn_weights=False,
+            tie_word_embeddings=False,
+            **NO_DROPOUT,
+            **NO_TOKENS,
+        ),
+        torch.float32,
         "1GB",
     ),
     "llama4": llama4(),
@@ -353,6 +499,9 @@ MODELS = {
 }
 
 
+NORMS = ("norm.weight", "ln_1.weight", "ln_2.weight", "ln_f.weight")
+
+
 def plus_one(model):
     """1 where norms multiply by 1 + weight."""
     return float(type(model).__name__.startswith("Gemma"))
@@ -363,7 +512,7 @@ def randomise(model, dtype):
     stored in."""
     with torch.no_grad():
         for name, p in model.named_parameters():
-            if name.endswith("norm.weight"):
+            if name.endswith(NORMS):
                 p.uniform_(0.5, 1.5).sub_(plus_one(model))
             elif p.dim() == 1:
                 p.normal_(0, 0.1)
@@ -413,10 +562,17 @@ def as_before(folder):
     config = json.loads(path.read_text())
     rope = config.pop("rope_parameters")
     if "sliding_attention" in rope:
+        # Gemma 3's, by the kind of a layer.
         config["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
         rope = rope["full_attention"]
+        rope["type"] = rope.pop("rope_type")
         del config["layer_types"]
-    config |= {"rope_theta": rope.pop("rope_theta"), "rope_scaling": {"type": rope.pop("rope_type"), **rope}}
+    elif "full_attention" in rope:
+        # OLMo-3's, whose other layers are not scaled.
+        rope = rope["full_attention"]
+    else:
+        rope["type"] = rope.pop("rope_type")
+    config |= {"rope_theta": rope.pop("rope_theta"), "rope_scaling": rope}
     path.write_text(json.dumps(config, indent=2) + "\n")
 
 
@@ -429,6 +585,15 @@ def as_within(folder):
     text = json.loads(path.read_text())
     whole = {"architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3", "text_config": text}
     path.write_text(json.dumps(whole, indent=2) + "\n")
+
+
+def as_on_hub(folder):
+    """GPT-2's names without what transformers puts before them, and the masks of attention."""
+    path = folder / "model.safetensors"
+    stored = {name.removeprefix("transformer."): w for name, w in load_file(path).items()}
+    positions = stored["wpe.weight"].shape[0]
+    stored["h.0.attn.bias"] = torch.ones(positions, positions).tril()[None, None]
+    save_file(stored, path, metadata={"format": "pt"})
 
 
 def forward(model, documents):
@@ -461,8 +626,15 @@ def train(model, documents):
     return losses, norms
 
 
+CONV1D = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
+
+
 def as_saved(name, tensor):
-    """Names and tensors of every expert by itself, `[out, in]`; Llama 4 has them transposed."""
+    """Names and tensors of every expert by itself, `[out, in]`; Llama 4 and GPT-2 have them
+    transposed."""
+    if name.endswith(CONV1D):
+        yield name, tensor.t().contiguous()
+        return
     if "feed_forward.experts" in name:
         tensor = tensor.transpose(1, 2)
     if name.endswith("experts.gate_up_proj"):
@@ -480,9 +652,9 @@ def as_saved(name, tensor):
 def greedy(model, prompt):
     """What greedy generation with a cache appends: 100 tokens, or as many as the context holds."""
     room = model.config.max_position_embeddings
-    rope = model.config.rope_parameters
+    rope = getattr(model.config, "rope_parameters", {})
     rope = rope.get("full_attention", rope)
-    if rope["rope_type"] in ("linear", "dynamic"):
+    if rope.get("rope_type") in ("linear", "dynamic"):
         room *= int(rope["factor"])
     new = min(100, room - len(prompt))
     model.generation_config.eos_token_id = model.generation_config.pad_token_id = None
@@ -508,6 +680,8 @@ def write(model_name):
         as_before(folder)
     if "within" in model_name:
         as_within(folder)
+    if model_name.endswith("hub"):
+        as_on_hub(folder)
 
     documents = [torch.randint(config.vocab_size, (length,)).tolist() for length in (13, 7, 21)]
     golden = {"torch": torch.__version__, "transformers": transformers.__version__, "documents": documents}

@@ -6,7 +6,7 @@
 use crate::memory::Memory;
 use crate::phases::{Kind, Network, Phase, PhaseOptions};
 use crate::units::Bytes;
-use crate::{Attention, Block, FeedForward, Head, ModelShape};
+use crate::{Attention, Block, FeedForward, ModelShape};
 
 /// Bytes of an f32.
 const F32: f64 = 4.0;
@@ -117,6 +117,8 @@ fn saved_by_block(hidden: usize, block: &Block) -> usize {
     let gated = |inner: usize| 3 * inner;
     let feed_forward = match block.feed_forward {
         FeedForward::Dense { inner } => gated(inner) + hidden,
+        // Before and after the activation.
+        FeedForward::Ungated { inner } => 2 * inner + hidden,
         FeedForward::Mixture { experts, per_token, inner, shared } => {
             // A selected expert has a copy of the token, its output, and the weighted output.
             let routed = experts + per_token * (1 + gated(inner) + 3 * hidden) + hidden;
@@ -140,7 +142,7 @@ fn saved_per_token(shape: &ModelShape, recompute_blocks: bool) -> usize {
         all.map(|(count, block)| count * saved(block)).sum()
     };
     let last_inner = shape.blocks.last().map_or(0, |(_, block)| match block.feed_forward {
-        FeedForward::Dense { inner } => inner,
+        FeedForward::Dense { inner } | FeedForward::Ungated { inner } => inner,
         FeedForward::Mixture { per_token, inner, shared, .. } => (per_token * inner).max(shared),
     });
     blocks + 3 * shape.hidden + 2 * shape.hidden + 2 * last_inner
@@ -149,8 +151,7 @@ fn saved_per_token(shape: &ModelShape, recompute_blocks: bool) -> usize {
 /// Parameters that are the right operand of a GEMM.
 fn gemm_parameters(shape: &ModelShape) -> f64 {
     let parts = shape.parameters();
-    let embedding_only = if shape.head == Head::Tied { 0.0 } else { parts.embedding };
-    parts.total() - parts.vectors - embedding_only
+    parts.total() - parts.vectors - shape.looked_up()
 }
 
 /// Adds a network's weights and their packed copies: `orientations` of them if the engine caches
@@ -323,6 +324,7 @@ pub fn inference(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Head;
 
     fn shape(hidden: usize, head: Head) -> ModelShape {
         let attention =
@@ -332,7 +334,15 @@ mod tests {
             feed_forward: FeedForward::Dense { inner: 3 * hidden },
             vectors: 2 * hidden,
         };
-        ModelShape { hidden, vocab: 1000, head, blocks: vec![(2, block)], adapter: 0 }
+        ModelShape {
+            hidden,
+            vocab: 1000,
+            head,
+            blocks: vec![(2, block)],
+            positions: 0,
+            last_norm: hidden,
+            adapter: 0,
+        }
     }
 
     /// Limits that differ from Crisol's.

@@ -44,7 +44,46 @@ fn dense(
         feed_forward: FeedForward::Dense { inner },
         vectors: 2 * hidden + norms,
     };
-    ModelShape { hidden, vocab, head, blocks: vec![(layers, block)], adapter: 0 }
+    with_blocks(hidden, vocab, head, vec![(layers, block)])
+}
+
+/// Blocks between an embedding table and a last `RMSNorm`.
+fn with_blocks(hidden: usize, vocab: usize, head: Head, blocks: Vec<(usize, Block)>) -> ModelShape {
+    ModelShape { hidden, vocab, head, blocks, positions: 0, last_norm: hidden, adapter: 0 }
+}
+
+/// A shape whose layers have a window, all but every `period`th.
+fn windowed(shape: ModelShape, window: usize, period: usize) -> ModelShape {
+    let blocks = shape.blocks.iter().flat_map(|&(layers, block)| {
+        let local = Block {
+            attention: match block.attention {
+                Attention::Grouped { heads, kv_heads, head_dim, .. } => {
+                    let span = Some(Span::Window(window));
+                    Attention::Grouped { heads, kv_heads, head_dim, span }
+                }
+                latent @ Attention::Latent { .. } => latent,
+            },
+            ..block
+        };
+        [(layers - layers / period, local), (layers / period, block)]
+    });
+    ModelShape { blocks: blocks.filter(|(count, _)| *count > 0).collect(), ..shape }
+}
+
+/// GPT-2 of a hidden size, with heads of 64.
+fn gpt2(hidden: usize, layers: usize) -> ModelShape {
+    let (heads, head_dim) = (hidden / 64, 64);
+    let block = Block {
+        attention: Attention::Grouped { heads, kv_heads: heads, head_dim, span: None },
+        feed_forward: FeedForward::Ungated { inner: 4 * hidden },
+        // Two norms with biases, and the biases of four matrices.
+        vectors: 4 * hidden + (3 + 1 + 4 + 1) * hidden,
+    };
+    ModelShape {
+        positions: 1024,
+        last_norm: 2 * hidden,
+        ..with_blocks(hidden, 50_257, Head::Tied, vec![(layers, block)])
+    }
 }
 
 /// Llama 4's text model: 48 layers, every fourth with full attention, `dense_layers` of them
@@ -67,7 +106,7 @@ fn llama4(experts: usize, dense_layers: usize) -> ModelShape {
         (dense_layers, block(Some(Span::Chunk(8192)), false)),
     ];
     let blocks = blocks.into_iter().filter(|(count, _)| *count > 0).collect();
-    ModelShape { hidden, vocab: 202_048, head: Head::Untied, blocks, adapter: 0 }
+    with_blocks(hidden, 202_048, Head::Untied, blocks)
 }
 
 fn deepseek_v3() -> ModelShape {
@@ -88,13 +127,7 @@ fn deepseek_v3() -> ModelShape {
         // Plus the router's correction bias.
         vectors: vectors + experts,
     };
-    ModelShape {
-        hidden,
-        vocab: 129_280,
-        head: Head::Untied,
-        blocks: vec![(3, dense), (58, mixture)],
-        adapter: 0,
-    }
+    with_blocks(hidden, 129_280, Head::Untied, vec![(3, dense), (58, mixture)])
 }
 
 /// All known models.
@@ -117,6 +150,18 @@ pub fn models() -> Vec<KnownModel> {
         source,
         context: 40_960,
         shape: dense(sizes, head, QkNorm::Heads),
+    };
+    let olmo3 = |name, source, sizes| KnownModel {
+        name,
+        source,
+        context: 65_536,
+        shape: windowed(dense(sizes, Untied, QkNorm::Whole), 4096, 4),
+    };
+    let gpt2_of = |name, source, hidden, layers| KnownModel {
+        name,
+        source,
+        context: 1024,
+        shape: gpt2(hidden, layers),
     };
     vec![
         llama(
@@ -213,6 +258,47 @@ pub fn models() -> Vec<KnownModel> {
         qwen3("qwen3-8b", "Qwen/Qwen3-8B", [4096, 36, 32, 8, 128, 12_288, 151_936], Untied),
         qwen3("qwen3-14b", "Qwen/Qwen3-14B", [5120, 40, 40, 8, 128, 17_408, 151_936], Untied),
         qwen3("qwen3-32b", "Qwen/Qwen3-32B", [5120, 64, 64, 8, 128, 25_600, 151_936], Untied),
+        llama(
+            "smollm3-3b",
+            "HuggingFaceTB/SmolLM3-3B",
+            65_536,
+            [2048, 36, 16, 4, 128, 11_008, 128_256],
+            Tied,
+        ),
+        llama(
+            "granite-3.3-2b",
+            "ibm-granite/granite-3.3-2b-base",
+            131_072,
+            [2048, 40, 32, 8, 64, 8192, 49_159],
+            Tied,
+        ),
+        olmo3("olmo-3-7b", "allenai/Olmo-3-1025-7B", [4096, 32, 32, 32, 128, 11_008, 100_278]),
+        olmo3("olmo-3-32b", "allenai/Olmo-3-1125-32B", [5120, 64, 40, 8, 128, 27_648, 100_278]),
+        KnownModel {
+            name: "phi-3-mini",
+            source: "microsoft/Phi-3-mini-4k-instruct",
+            context: 4096,
+            shape: windowed(
+                dense([3072, 32, 32, 32, 96, 8192, 32_064], Untied, QkNorm::None),
+                2047,
+                usize::MAX,
+            ),
+        },
+        KnownModel {
+            name: "phi-4-mini",
+            source: "microsoft/Phi-4-mini-instruct",
+            context: 131_072,
+            shape: windowed(
+                dense([3072, 32, 24, 8, 128, 8192, 200_064], Tied, QkNorm::None),
+                262_144,
+                usize::MAX,
+            ),
+        },
+        llama("phi-4", "microsoft/phi-4", 16_384, [5120, 40, 40, 10, 128, 17_920, 100_352], Untied),
+        gpt2_of("gpt2", "openai-community/gpt2", 768, 12),
+        gpt2_of("gpt2-medium", "openai-community/gpt2-medium", 1024, 24),
+        gpt2_of("gpt2-large", "openai-community/gpt2-large", 1280, 36),
+        gpt2_of("gpt2-xl", "openai-community/gpt2-xl", 1600, 48),
         KnownModel {
             name: "llama-4-scout",
             source: "meta-llama/Llama-4-Scout-17B-16E",
@@ -273,6 +359,17 @@ mod tests {
             ("qwen3-8b", 8_190_735_360),
             ("qwen3-14b", 14_768_307_200),
             ("qwen3-32b", 32_762_123_264),
+            ("smollm3-3b", 3_075_098_624),
+            ("granite-3.3-2b", 2_533_539_840),
+            ("olmo-3-7b", 7_298_011_136),
+            ("olmo-3-32b", 32_233_522_176),
+            ("phi-3-mini", 3_821_079_552),
+            ("phi-4-mini", 3_836_021_760),
+            ("phi-4", 14_659_507_200),
+            ("gpt2", 124_439_808),
+            ("gpt2-medium", 354_823_168),
+            ("gpt2-large", 774_030_080),
+            ("gpt2-xl", 1_557_611_200),
         ] {
             assert_eq!(shape(name).parameters().total(), parameters as f64, "{name}");
         }

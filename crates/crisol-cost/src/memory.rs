@@ -221,6 +221,7 @@ fn saved_by_block(hidden: usize, block: &Block, recompute: Recompute) -> f64 {
     let gated = |inner: usize| (2 + cheap) * inner;
     let feed_forward = match block.feed_forward {
         FeedForward::Dense { inner } => gated(inner),
+        FeedForward::Ungated { inner } => (1 + cheap) * inner,
         // Each selected expert has a copy of the token, and its output.
         FeedForward::Mixture { experts, per_token, inner, shared } => {
             experts + per_token * (gated(inner) + 2 * hidden) + gated(shared)

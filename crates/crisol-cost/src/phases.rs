@@ -190,6 +190,8 @@ mod tests {
             vocab: 1,
             head: Head::Untied,
             blocks: vec![(2, block)],
+            positions: 0,
+            last_norm: 8,
             adapter: 0,
         };
         let of = |pass: &Pass| {

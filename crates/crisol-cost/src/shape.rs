@@ -13,6 +13,10 @@ pub struct ModelShape {
     pub head: Head,
     /// Distinct blocks with the number of layers of each.
     pub blocks: Vec<(usize, Block)>,
+    /// Rows of a table of learned positions; 0: none.
+    pub positions: usize,
+    /// Parameters of the last norm.
+    pub last_norm: usize,
     /// Parameters of adapters over frozen weights; 0: every weight is trained.
     pub adapter: usize,
 }
@@ -84,6 +88,11 @@ pub enum Attention {
 pub enum FeedForward {
     /// A gated MLP with three matrices (arXiv:2002.05202).
     Dense {
+        /// Width inside.
+        inner: usize,
+    },
+    /// An MLP with two matrices, without a gate.
+    Ungated {
         /// Width inside.
         inner: usize,
     },
@@ -247,7 +256,7 @@ impl FeedForward {
     /// Parameters of one expert.
     fn expert(&self, hidden: usize) -> usize {
         match *self {
-            FeedForward::Dense { .. } => 0,
+            FeedForward::Dense { .. } | FeedForward::Ungated { .. } => 0,
             FeedForward::Mixture { inner, .. } => 3 * hidden * inner,
         }
     }
@@ -271,6 +280,9 @@ impl Block {
             |count, inner| matrices.extend(gated(hidden, inner).map(|matrix| (count, matrix)));
         match self.feed_forward {
             FeedForward::Dense { inner } => add(1, inner),
+            FeedForward::Ungated { inner } => {
+                matrices.extend([(1, [inner, hidden]), (1, [hidden, inner])]);
+            }
             FeedForward::Mixture { experts, inner, shared, .. } => {
                 add(experts, inner);
                 if shared > 0 {
@@ -304,24 +316,24 @@ impl ModelShape {
     fn parts(&self, experts: impl Fn(&FeedForward) -> usize) -> Parts {
         let h = self.hidden;
         Parts {
-            embedding: (self.vocab * h) as f64,
+            embedding: ((self.vocab + self.positions) * h) as f64,
             projections: self.sum_blocks(|block| {
                 block.attention.matrices(h).into_iter().map(elements).sum::<usize>() as f64
             }),
             attention: 0.0,
             feed_forward: self.sum_blocks(|block| match block.feed_forward {
                 FeedForward::Dense { inner } => (3 * h * inner) as f64,
+                FeedForward::Ungated { inner } => (2 * h * inner) as f64,
                 FeedForward::Mixture { shared, .. } => (3 * h * shared) as f64,
             }),
             experts: self.sum_blocks(|block| {
                 (experts(&block.feed_forward) * block.feed_forward.expert(h)) as f64
             }),
             router: self.sum_blocks(|block| match block.feed_forward {
-                FeedForward::Dense { .. } => 0.0,
+                FeedForward::Dense { .. } | FeedForward::Ungated { .. } => 0.0,
                 FeedForward::Mixture { experts, .. } => (experts * h) as f64,
             }),
-            // Including the final norm.
-            vectors: self.sum_blocks(|block| block.vectors as f64) + h as f64,
+            vectors: self.sum_blocks(|block| block.vectors as f64) + self.last_norm as f64,
             head: if self.head == Head::Tied { 0.0 } else { (self.head_rows() * h) as f64 },
         }
     }
@@ -329,7 +341,7 @@ impl ModelShape {
     /// All parameters.
     pub fn parameters(&self) -> Parts {
         self.parts(|feed_forward| match *feed_forward {
-            FeedForward::Dense { .. } => 0,
+            FeedForward::Dense { .. } | FeedForward::Ungated { .. } => 0,
             FeedForward::Mixture { experts, .. } => experts,
         })
     }
@@ -337,7 +349,7 @@ impl ModelShape {
     /// Parameters active per token: of routed experts only the selected ones.
     pub fn active_parameters(&self) -> Parts {
         self.parts(|feed_forward| match *feed_forward {
-            FeedForward::Dense { .. } => 0,
+            FeedForward::Dense { .. } | FeedForward::Ungated { .. } => 0,
             FeedForward::Mixture { per_token, .. } => per_token,
         })
     }
@@ -435,19 +447,24 @@ impl ModelShape {
         2.0 * (self.matmul_parameters() + self.sum_blocks(attended))
     }
 
-    /// Parameters read per decoding step of `batch` sequences. Excludes an untied embedding table
-    /// and experts that no sequence selects, assuming random routing.
+    /// Parameters of tables of which a token reads one row, and that no GEMM has.
+    pub(crate) fn looked_up(&self) -> f64 {
+        let embedding = if self.head == Head::Tied { 0 } else { self.vocab };
+        ((embedding + self.positions) * self.hidden) as f64
+    }
+
+    /// Parameters read per decoding step of `batch` sequences. Excludes tables of which a token
+    /// reads one row, and experts that no sequence selects, assuming random routing.
     pub fn read_parameters(&self, batch: f64) -> f64 {
         let all = self.parameters();
         let experts = self.sum_blocks(|block| match block.feed_forward {
-            FeedForward::Dense { .. } => 0.0,
+            FeedForward::Dense { .. } | FeedForward::Ungated { .. } => 0.0,
             FeedForward::Mixture { experts, per_token, .. } => {
                 let unchosen = (1.0 - per_token as f64 / experts as f64).powf(batch);
                 experts as f64 * (1.0 - unchosen) * block.feed_forward.expert(self.hidden) as f64
             }
         });
-        let table = if self.head == Head::Tied { 0.0 } else { all.embedding };
-        all.total() - all.experts - table + experts
+        all.total() - all.experts - self.looked_up() + experts
     }
 
     /// The shape with a scalar head, for reward and value models.

@@ -5,7 +5,7 @@ use crisol_cost::memory::{self, Dtype, MemoryOptions, Optimizer, Recompute, USAB
 use crisol_cost::phases::{Kind, Phase, PhaseOptions};
 use crisol_cost::plan::{Plan, max_served_documents, serving};
 use crisol_cost::units::{Dollars, Price, Tokens};
-use crisol_cost::{Attention, Block, FeedForward, Head, ModelShape};
+use crisol_cost::{Attention, Block, FeedForward, Head, ModelShape, Span};
 use proptest::prelude::*;
 use proptest::sample::select;
 
@@ -15,7 +15,8 @@ fn attention(chunks: bool) -> impl Strategy<Value = Attention> {
     let grouped = (0..6_u32, 0..4_u32, 32..129_usize, chunk).prop_map(
         |(kv_heads, groups, head_dim, chunk)| {
             let kv_heads = 1 << kv_heads;
-            Attention::Grouped { heads: kv_heads << groups, kv_heads, head_dim, chunk }
+            let span = chunk.map(Span::Chunk);
+            Attention::Grouped { heads: kv_heads << groups, kv_heads, head_dim, span }
         },
     );
     let latent = (
@@ -31,6 +32,7 @@ fn attention(chunks: bool) -> impl Strategy<Value = Attention> {
 fn feed_forward() -> impl Strategy<Value = FeedForward> {
     prop_oneof![
         (64..20_000_usize).prop_map(|inner| FeedForward::Dense { inner }),
+        (64..20_000_usize).prop_map(|inner| FeedForward::Ungated { inner }),
         (2..65_usize, 1..9_usize, 64..4096_usize, 0..4096_usize).prop_map(
             |(experts, per_token, inner, shared)| FeedForward::Mixture {
                 experts,
@@ -48,7 +50,7 @@ fn shapes(chunks: bool) -> impl Strategy<Value = ModelShape> {
     let blocks = proptest::collection::vec((4..40_usize, block), 1..3);
     let head = select(vec![Head::Tied, Head::Untied]);
     (64..8193_usize, 256..200_000_usize, head, blocks).prop_map(|(hidden, vocab, head, blocks)| {
-        ModelShape { hidden, vocab, head, blocks, adapter: 0 }
+        ModelShape { hidden, vocab, head, blocks, positions: 0, last_norm: hidden, adapter: 0 }
     })
 }
 
@@ -109,7 +111,9 @@ fn larger(shape: &ModelShape, what: usize, by: usize) -> ModelShape {
         1 => shape.blocks[0].0 += by,
         2 => shape.vocab += by,
         _ => match &mut shape.blocks[0].1.feed_forward {
-            FeedForward::Dense { inner } | FeedForward::Mixture { inner, .. } => *inner += by,
+            FeedForward::Dense { inner }
+            | FeedForward::Ungated { inner }
+            | FeedForward::Mixture { inner, .. } => *inner += by,
         },
     }
     shape
@@ -253,18 +257,20 @@ proptest! {
         hidden in 64..512_usize,
     ) {
         let (heads, kv_heads, head_dim) = (4, 2, 32);
-        let shape = |chunk| ModelShape {
+        let shape = |span| ModelShape {
             hidden,
             vocab: 1000,
             head: Head::Tied,
             blocks: vec![(3, Block {
-                attention: Attention::Grouped { heads, kv_heads, head_dim, chunk },
+                attention: Attention::Grouped { heads, kv_heads, head_dim, span },
                 feed_forward: FeedForward::Dense { inner: 128 },
                 vectors: 0,
             })],
+            positions: 0,
+            last_norm: hidden,
             adapter: 0,
         };
-        let (whole, chunked) = (shape(None), shape(Some(chunk)));
+        let (whole, chunked) = (shape(None), shape(Some(Span::Chunk(chunk))));
         let of_chunk = |at: usize| chunk.min(length - at / chunk * chunk);
         let pairs: usize = (0..length).map(of_chunk).sum();
         let one = chunked.document_flops(1, 0).0;

@@ -27,7 +27,7 @@ fn shape(name: &str) -> ModelShape {
 /// `LLaMA` 65B (arXiv:2302.13971, table 2).
 fn llama_65b() -> ModelShape {
     let block = Block {
-        attention: Attention::Grouped { heads: 64, kv_heads: 64, head_dim: 128, chunk: None },
+        attention: Attention::Grouped { heads: 64, kv_heads: 64, head_dim: 128, span: None },
         feed_forward: FeedForward::Dense { inner: 22_016 },
         vectors: 2 * 8192,
     };
@@ -36,6 +36,8 @@ fn llama_65b() -> ModelShape {
         vocab: 32_000,
         head: Head::Untied,
         blocks: vec![(80, block)],
+        positions: 0,
+        last_norm: 8192,
         adapter: 0,
     }
 }

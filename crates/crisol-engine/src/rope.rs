@@ -38,9 +38,8 @@ const MIN_POSITIONS: usize = 64;
 impl Rope {
     /// Tables from inverse frequencies, one per pair: `theta^(-2i/dim)` after the model's scaling.
     /// `amplitude` multiplies cosines and sines; it is 1 except for YaRN. Columns beyond two per
-    /// frequency are not rotated.
+    /// frequency are not rotated. Without any frequency, the tables are never asked for.
     pub fn new(inverse_frequencies: &[f32], amplitude: f32, style: RopeStyle) -> Rope {
-        assert!(!inverse_frequencies.is_empty(), "rotary embedding without frequencies");
         let tables = tables(std::iter::empty(), inverse_frequencies.len(), amplitude, style);
         let tables = Arc::new(Mutex::new(Arc::new(tables)));
         Rope { inverse_frequencies: inverse_frequencies.into(), amplitude, style, tables }

@@ -643,6 +643,8 @@ pub(crate) fn write(
         config.targets.clone()
     };
     let scalar = model.config().head == Head::Scalar;
+    let family = model.config().family();
+    let transposed = |spec: &ParamSpec| family.is_transposed(spec);
     let file = ConfigFile {
         task_type: if scalar { "SEQ_CLS" } else { "CAUSAL_LM" }.into(),
         base_model_name_or_path: base.to_string_lossy().into_owned(),
@@ -651,6 +653,8 @@ pub(crate) fn write(
         lora_dropout: config.dropout,
         use_rslora: config.rslora,
         use_dora: config.dora,
+        // PEFT's word for matrices that a file holds transposed; A and B are as always.
+        fan_in_fan_out: crate::model::specs(model.config()).iter().any(transposed),
         target_modules: Some(Targets::List(targets)),
         modules_to_save: (!saved.is_empty()).then_some(saved),
         rank_pattern: config.rank_pattern.clone(),

@@ -5,12 +5,17 @@
 mod deepseek_v3;
 mod gemma2;
 mod gemma3;
+mod gpt2;
+mod granite;
 mod llama;
 mod llama4;
 mod mistral;
 mod olmo2;
+mod olmo3;
+mod phi3;
 mod qwen2;
 mod qwen3;
+mod smollm3;
 
 use std::sync::Arc;
 
@@ -87,6 +92,16 @@ registry! {
     gemma2::Gemma2,
     /// Gemma 2's with QK-norm and two RoPE bases (Gemma Team 2025, arXiv:2503.19786).
     gemma3::Gemma3,
+    /// Pre-norm blocks, some of which do not rotate (Bakouch et al. 2025).
+    smollm3::SmolLm3,
+    /// Pre-norm blocks with four factors (IBM 2024).
+    granite::Granite,
+    /// OLMo-2's blocks with windows (Olmo Team 2025).
+    olmo3::Olmo3,
+    /// Fused projections, partial rotation, `LongRoPE` (Microsoft 2024, arXiv:2404.14219).
+    phi3::Phi3,
+    /// Learned positions, `LayerNorm`, an MLP without a gate (Radford et al. 2019).
+    gpt2::Gpt2,
     /// Chunked attention and mixtures of experts (Meta AI 2025).
     llama4::Llama4,
     /// Latent attention and mixtures of experts (DeepSeek-AI 2024, arXiv:2412.19437).
@@ -96,7 +111,7 @@ registry! {
 /// An architecture's names elsewhere.
 #[derive(Clone, Copy)]
 pub(crate) struct Names {
-    /// Class in transformers, without `ForCausalLM`.
+    /// What the names of its classes in transformers start with.
     pub(crate) class: &'static str,
     /// `model_type` in `config.json`.
     pub(crate) model_type: &'static str,
@@ -158,6 +173,11 @@ pub(crate) trait Family {
         format!("{}{SCALAR}", self.names().class)
     }
 
+    /// The class in transformers of the language model.
+    fn language_class(&self) -> String {
+        format!("{}ForCausalLM", self.names().class)
+    }
+
     // config.json
 
     fn defaults(&self) -> Defaults {
@@ -178,6 +198,10 @@ pub(crate) trait Family {
     fn read(&self, text: &str, _config: &mut Config) -> Result<(), String> {
         refuse_windows(text)
     }
+
+    /// Gives the common fields of a written `config.json` the names that [`Self::common_fields`]
+    /// reads.
+    fn own_fields(&self, _json: &mut Value) {}
 
     /// The own fields, added to the common ones in `config.json`.
     fn to_json(&self, _config: &Config) -> Value {
@@ -244,9 +268,24 @@ pub(crate) trait Family {
         None
     }
 
+    /// The scalings of rotary embeddings that are computed, by their names in `config.json`.
+    fn rope_kinds(&self) -> &'static [&'static str] {
+        &["default", "linear", "dynamic", "llama3", "yarn"]
+    }
+
+    /// Whether `partial_rotary_factor` is read.
+    fn rotates_partly(&self) -> bool {
+        false
+    }
+
     /// Columns of a head that rotate, the first ones.
     fn rotated(&self, config: &Config) -> usize {
         config.head_dim
+    }
+
+    /// Whether queries and keys of a layer rotate.
+    fn rotates(&self, _layer: usize) -> bool {
+        true
     }
 
     /// RoPE base of layers with a window, which have no scaling then; `None`: as the others.
@@ -287,12 +326,32 @@ pub(crate) trait Family {
         None
     }
 
+    /// What the names of parameters start with, but those of some files do not.
+    fn optional_prefix(&self) -> &'static str {
+        ""
+    }
+
+    /// Whether a file holds the matrix transposed, `[in, out]`.
+    fn is_transposed(&self, _spec: &ParamSpec) -> bool {
+        false
+    }
+
+    /// Whether a tensor of some files is no parameter.
+    fn ignores_tensor(&self, _tensor: &str) -> bool {
+        false
+    }
+
     /// Whether a tensor belongs to a multi-token-prediction layer, which is not loaded.
     fn is_mtp_tensor(&self, _config: &Config, _tensor: &str) -> bool {
         false
     }
 
     // GGUF files, as llama.cpp reads them
+
+    /// Whether a file with this architecture's name is not one of another that has the same name.
+    fn is_gguf(&self, _keys: &Keys<'_>) -> Result<bool, ModelError> {
+        Ok(true)
+    }
 
     /// Reads metadata into `config.specifics`, and attention and feed-forward sizes into the common
     /// fields. Refuses what is not computed exactly.
@@ -336,7 +395,6 @@ pub(crate) trait Family {
     }
 }
 
-const LANGUAGE: &str = "ForCausalLM";
 const SCALAR: &str = "ForSequenceClassification";
 
 impl Architecture {
@@ -344,31 +402,26 @@ impl Architecture {
         Specifics::new(self).family().names()
     }
 
-    /// Class name in transformers, without `ForCausalLM`.
+    /// What the names of its classes in transformers start with.
     pub fn class(self) -> &'static str {
         self.names().class
     }
 
     /// The transformers class with a language head, or with a scalar one.
     pub(crate) fn task_class(self, language: bool) -> String {
-        if language {
-            format!("{}{LANGUAGE}", self.class())
-        } else {
-            Specifics::new(self).family().scalar_class()
-        }
+        let specifics = Specifics::new(self);
+        let family = specifics.family();
+        if language { family.language_class() } else { family.scalar_class() }
     }
 
     /// The architecture of a transformers class, and whether it has a language head.
     pub(crate) fn from_class(class: &str) -> Option<(Architecture, bool)> {
-        Architecture::ALL.into_iter().find_map(|architecture| {
-            let language = [true, false]
-                .into_iter()
-                .find(|&language| architecture.task_class(language) == class)?;
-            Some((architecture, language))
-        })
+        let all = Architecture::ALL.into_iter();
+        let mut tasks = all.flat_map(|architecture| [(architecture, true), (architecture, false)]);
+        tasks.find(|(architecture, language)| architecture.task_class(*language) == class)
     }
 
-    /// The architecture of class `…ForCausalLM`.
+    /// The architecture of a class with a language head.
     pub fn from_causal_lm_class(class: &str) -> Option<Architecture> {
         Architecture::from_class(class)
             .filter(|&(_, language)| language)

@@ -14,7 +14,8 @@
 use std::sync::Arc;
 
 use crisol_engine::{
-    Attention, GatedActivation, Init, KvCache, ParamId, ParamSpec, Params, Role, Rope, Tape, Var,
+    Attention, GatedActivation, HeadSlice, Init, KvCache, ParamId, ParamSpec, Params, Role, Rope,
+    Tape, Var,
 };
 
 use crate::Config;
@@ -58,8 +59,11 @@ pub(crate) struct Pass<'c> {
 }
 
 impl Pass<'_> {
-    /// Rotates the heads of queries or keys by their positions.
+    /// Rotates the heads of queries or keys by their positions, if the layer does.
     pub(crate) fn rotate(&self, tape: &mut Tape<'_>, layer: usize, x: Var) -> Var {
+        if !self.config.family().rotates(layer) {
+            return x;
+        }
         let (rope, rows) = match self.config.window(layer).and(self.local_rope.as_ref()) {
             Some(local) => (local, &self.positions),
             None => (&self.rope, &self.rope_rows),
@@ -261,6 +265,16 @@ pub(crate) fn attend(
             tape.attention_cached(q, k, v, shape, &pass.offsets, cache, slots, layer, None)
         }
     }
+}
+
+/// Cuts the columns of `x` into parts of these widths.
+pub(crate) fn split<const N: usize>(tape: &mut Tape<'_>, x: Var, widths: [usize; N]) -> [Var; N] {
+    let (head_dim, mut first) = (widths.iter().sum(), 0);
+    widths.map(|width| {
+        let part = HeadSlice { x, heads: 1, head_dim, first, width };
+        first += width;
+        tape.concat_heads(1, [Some(part), None])
+    })
 }
 
 /// A kind of norm.

@@ -106,8 +106,7 @@ pub(crate) fn open_weights(folder: &Path) -> Result<OpenedWeights, ModelError> {
     if let Some(block) = Config::fp8_block(folder)? {
         tensors = tensors.with_block_size(block);
     }
-    // The language model of a text-and-image model.
-    let names = TensorNames::of(&tensors);
+    let names = TensorNames::of(&config, &tensors);
     if has_untied_head(&config, &tensors, names)? {
         config.head = Head::Language { tied: false };
     }
@@ -129,6 +128,7 @@ pub(crate) fn open_weights(folder: &Path) -> Result<OpenedWeights, ModelError> {
     let ignored = |name: &str| {
         (tied && name == "lm_head.weight")
             || name.ends_with("rotary_emb.inv_freq")
+            || config.family().ignores_tensor(name)
             || config.family().is_mtp_tensor(&config, name)
     };
     let file_tensors: Vec<FileTensor> =
@@ -183,7 +183,7 @@ impl<'a> Folder<'a> {
 
 impl WeightSource for Folder<'_> {
     fn values(&mut self, index: usize, spec: &ParamSpec) -> Result<Vec<f32>, HubError> {
-        let FileTensor { name, shape, fused } = &self.file_tensors[index];
+        let FileTensor { name, shape, fused, transposed } = &self.file_tensors[index];
         let read = |tensors: &Tensors| -> Result<Vec<f32>, HubError> {
             let values = tensors.read(name, shape)?;
             if let Some(Elements { bytes, .. }) = tensors.mapped(name, shape)? {
@@ -191,6 +191,9 @@ impl WeightSource for Folder<'_> {
             }
             Ok(values)
         };
+        if *transposed {
+            return Ok(transpose(&read(self.tensors)?, shape[1]));
+        }
         let Some(fused) = fused else { return read(self.tensors) };
         if self.last.0 != name {
             self.last = (name, read(self.tensors)?);
@@ -199,11 +202,17 @@ impl WeightSource for Folder<'_> {
     }
 
     fn matrix(&self, index: usize, spec: &ParamSpec) -> Result<Option<FileMatrix<'_>>, HubError> {
-        let FileTensor { name, shape, fused } = &self.file_tensors[index];
+        let FileTensor { name, shape, fused, transposed } = &self.file_tensors[index];
         let Some((format, mapped)) = self.file_tensors[index].for_inference(self.tensors)? else {
             return Ok(None);
         };
         let bytes = match (fused, format) {
+            (None, WeightFormat::F32) if *transposed => {
+                Bytes::Gathered(transpose(mapped.as_chunks::<4>().0, shape[1]).into_flattened())
+            }
+            (None, _) if *transposed => {
+                Bytes::Gathered(transpose(mapped.as_chunks::<2>().0, shape[1]).into_flattened())
+            }
             (None, WeightFormat::F8E4M3) => {
                 Bytes::Scaled(mapped, self.tensors.scales(name, shape)?)
             }
@@ -243,7 +252,7 @@ fn has_untied_head(
     Ok(tensors.read(&head, &shape)? != tensors.read(&table, &shape)?)
 }
 
-/// How the tensors of a language model are named within a text-and-image model.
+/// How the tensors of a checkpoint folder are named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TensorNames {
     /// What parameters' names start with, …
@@ -261,12 +270,18 @@ impl TensorNames {
     const MODULES: TensorNames =
         TensorNames { parameter: "model.", tensor: "model.language_model." };
 
-    fn of(tensors: &Tensors) -> TensorNames {
-        let used = |names: &TensorNames| tensors.names().any(|name| name.starts_with(names.tensor));
-        [TensorNames::WITHIN, TensorNames::MODULES]
-            .into_iter()
-            .find(used)
-            .unwrap_or(TensorNames::PLAIN)
+    fn of(config: &Config, tensors: &Tensors) -> TensorNames {
+        let used = |prefix: &str| tensors.names().any(|name| name.starts_with(prefix));
+        let within = [TensorNames::WITHIN, TensorNames::MODULES];
+        if let Some(names) = within.into_iter().find(|names| used(names.tensor)) {
+            return names;
+        }
+        let prefix = config.family().optional_prefix();
+        if used(prefix) {
+            TensorNames::PLAIN
+        } else {
+            TensorNames { parameter: prefix, tensor: "" }
+        }
     }
 
     /// The tensor of a parameter. The head is outside of `model`.
@@ -279,12 +294,16 @@ impl TensorNames {
 
     /// The parameter of a tensor; `None`: a tensor of the image encoder.
     fn parameter(self, tensor: &str) -> Option<String> {
-        match tensor.strip_prefix(self.tensor) {
-            Some(rest) => Some(format!("{}{rest}", self.parameter)),
-            None => (self == TensorNames::MODULES && tensor.starts_with("lm_head."))
-                .then(|| tensor.to_owned()),
+        if self != TensorNames::WITHIN && tensor.starts_with("lm_head.") {
+            return Some(tensor.to_owned());
         }
+        tensor.strip_prefix(self.tensor).map(|rest| format!("{}{rest}", self.parameter))
     }
+}
+
+/// `[cols, rows]` from `[rows, cols]`.
+fn transpose<T: Copy>(values: &[T], cols: usize) -> Vec<T> {
+    (0..cols).flat_map(|col| values[col..].iter().step_by(cols).copied()).collect()
 }
 
 /// The tensor of a checkpoint folder that holds a parameter.
@@ -293,16 +312,21 @@ pub(crate) struct FileTensor {
     pub(crate) name: String,
     pub(crate) shape: Vec<usize>,
     fused: Option<FusedExpert>,
+    transposed: bool,
 }
 
 impl FileTensor {
     pub(crate) fn new(config: &Config, spec: &ParamSpec, names: TensorNames) -> FileTensor {
-        let fused = config.family().fused_expert(spec);
-        let (name, shape) = match &fused {
+        let family = config.family();
+        let (fused, transposed) = (family.fused_expert(spec), family.is_transposed(spec));
+        let (name, mut shape) = match &fused {
             None => (&spec.name, spec.shape.clone()),
             Some(fused) => (&fused.tensor, fused.shape.to_vec()),
         };
-        FileTensor { name: names.tensor(name), shape, fused }
+        if transposed {
+            shape.reverse();
+        }
+        FileTensor { name: names.tensor(name), shape, fused, transposed }
     }
 
     /// Weight format and bytes, if inference can use them without conversion.
@@ -318,7 +342,7 @@ impl FileTensor {
             Dtype::F32 => WeightFormat::F32,
             Dtype::F16 => WeightFormat::F16,
             Dtype::BF16 => WeightFormat::Bf16,
-            Dtype::F8_E4M3 if self.fused.is_none() => {
+            Dtype::F8_E4M3 if self.fused.is_none() && !self.transposed => {
                 // The engine has one scale per row block, so a row block must not cross a block of
                 // the file.
                 let (columns, _) = WeightFormat::F8E4M3.block();
@@ -340,7 +364,7 @@ pub fn skipped_tensors(folder: &Path) -> Result<Vec<String>, ModelError> {
     }
     let config = Config::load(folder)?;
     let tensors = Tensors::open_folder(folder)?;
-    let names = TensorNames::of(&tensors);
+    let names = TensorNames::of(&config, &tensors);
     let other = tensors.names().filter(|name| names.parameter(name).is_none()).count();
     let second =
         tensors.names().filter(|name| config.family().is_mtp_tensor(&config, name)).count();
@@ -424,6 +448,9 @@ impl TensorGroup {
         specs: &[ParamSpec],
         mut read: impl FnMut(usize) -> Result<Vec<f32>, HubError>,
     ) -> Result<Vec<f32>, HubError> {
+        if self.tensor.transposed {
+            return Ok(transpose(&read(self.members[0])?, self.tensor.shape[0]));
+        }
         if self.tensor.fused.is_none() {
             return read(self.members[0]);
         }

@@ -195,12 +195,6 @@ impl Config {
                 "num_key_value_heads ({kv_heads}) does not divide num_attention_heads ({heads})"
             ));
         }
-        if !self.head_dim.is_multiple_of(2) {
-            return Some(format!(
-                "head_dim is {}, but rotary embeddings rotate pairs and need an even number",
-                self.head_dim
-            ));
-        }
         let positions = self.max_position_embeddings;
         if !(1..=MAX_POSITIONS).contains(&positions) {
             return Some(format!(
@@ -217,6 +211,16 @@ impl Config {
             ));
         }
         let family = self.family();
+        let rotated = family.rotated(self);
+        if !rotated.is_multiple_of(2) {
+            let (what, width) =
+                ("rotary embeddings rotate pairs and need an even number", self.head_dim);
+            return Some(if rotated == width {
+                format!("head_dim is {width}, but {what}")
+            } else {
+                format!("{rotated} of the {width} columns of a head rotate, but {what}")
+            });
+        }
         if self.mlp_bias && !family.has_mlp_bias() {
             return Some(format!(
                 "mlp_bias is true, but {} has no MLP biases",
@@ -234,7 +238,7 @@ impl Config {
         if self.windows.contains(&Some(0)) {
             return Some("sliding_window is 0, not a positive number".into());
         }
-        family.problem(self).or_else(|| self.rope_scaling.problem(family.rotated(self)))
+        family.problem(self).or_else(|| self.rope_scaling.problem(rotated))
     }
 
     fn parse(text: &str) -> Result<Config, String> {
@@ -289,12 +293,8 @@ impl Config {
         let (activation, names) = self.family().activation();
         json[activation] = json!(names[0]);
         if let Some(size) = self.windows.iter().flatten().next() {
-            let kind = |window: &Option<usize>| match window {
-                Some(_) => "sliding_attention",
-                None => "full_attention",
-            };
             json["sliding_window"] = json!(size);
-            json["layer_types"] = self.windows.iter().map(kind).collect();
+            json["layer_types"] = json!(layer_types(self));
         }
         if self.rope_scaling != RopeScaling::None {
             json["rope_scaling"] = json["rope_parameters"].clone();
@@ -303,6 +303,7 @@ impl Config {
         {
             json.extend(own);
         }
+        self.family().own_fields(&mut json);
         if self.head == Head::Scalar {
             json["id2label"] = json!({ "0": "LABEL_0" });
             json["label2id"] = json!({ "LABEL_0": 0 });
@@ -402,6 +403,15 @@ fn with_common_fields(text: &str) -> Result<String, String> {
     }
 }
 
+/// `layer_types` of `config.json`.
+pub(crate) fn layer_types(config: &Config) -> Vec<&'static str> {
+    let kind = |layer| match config.window(layer) {
+        Some(_) => "sliding_attention",
+        None => "full_attention",
+    };
+    (0..config.num_hidden_layers).map(kind).collect()
+}
+
 /// Reads which layers have windows of `size` tokens: those of `layer_types`, or `by_default`.
 pub(crate) fn read_windows(
     text: &str,
@@ -472,7 +482,7 @@ pub(crate) fn parse_fields<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, S
 }
 
 /// The f64 with the shortest decimal form of an f32: 1e-5 stays 1e-5 in JSON.
-fn shortest(x: f32) -> f64 {
+pub(crate) fn shortest(x: f32) -> f64 {
     x.to_string().parse().expect("Rust's float formatting can be parsed back")
 }
 
@@ -548,8 +558,18 @@ impl ConfigFields {
         }
         let max_position_embeddings =
             self.max_position_embeddings.unwrap_or(default.max_position_embeddings);
-        let (rope_theta, rope_scaling) =
-            RopeScaling::read(rope, default.rope_theta, max_position_embeddings)?;
+        let family = specifics.family();
+        let (rope_theta, rope_scaling) = RopeScaling::read(
+            rope,
+            family.rope_kinds(),
+            default.rope_theta,
+            max_position_embeddings,
+        )?;
+        if let Some(part) = rope.partial_rotary_factor()?.filter(|&part| part != 1.0)
+            && !family.rotates_partly()
+        {
+            return Err(format!("partial_rotary_factor is {part}; only 1 is supported"));
+        }
         // Some configs write -1 for none.
         let token = |id: i64| u32::try_from(id).ok();
         let heads = self.num_attention_heads;

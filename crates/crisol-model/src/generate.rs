@@ -248,8 +248,13 @@ impl<'a> Chunk<'a> {
         let [prompt] = self.prompts else { unreachable!("a conversation is one sequence") };
         let needed = prompt.len() + self.max_new[0];
         // The last prompt token is always recomputed: its logits give the first new token.
-        let common =
+        let mut common =
             prompt[..prompt.len() - 1].iter().zip(cached_ids).take_while(|(a, b)| a == b).count();
+        // Keys of a text so long that it rotates otherwise do not fit a short one, nor the reverse.
+        let limit = self.model.config().rope_scaling.recomputes_beyond();
+        if limit.is_some_and(|limit| (cached_ids.len() > limit) != (prompt.len() > limit)) {
+            common = 0;
+        }
         let reused = if let Some(cache) = cache.filter(|cache| cache.capacity() >= needed) {
             self.cache = cache;
             self.cache.truncate(0, common);
@@ -318,6 +323,7 @@ impl<'a> Chunk<'a> {
         mut waiting: Vec<Prefill>,
         receiver: &mut impl FnMut(usize, u32) -> ControlFlow<()>,
     ) -> Result<(), ModelError> {
+        let limit = self.model.config().rope_scaling.recomputes_beyond();
         while !waiting.is_empty() {
             let (mut ids, mut offsets, mut slots) = (Vec::new(), vec![0], Vec::new());
             // Last rows of the prompts that this pass completes; only the last prompt can be
@@ -325,10 +331,15 @@ impl<'a> Chunk<'a> {
             let mut last_rows = Vec::new();
             for group in &mut waiting {
                 let prompt = &self.prompts[group.sequence];
-                let take = (prompt.len() - group.done).min(PREFILL_TOKENS - ids.len());
-                if take == 0 {
+                let mut room = PREFILL_TOKENS.saturating_sub(ids.len());
+                if room == 0 {
                     break;
                 }
+                // The first pass shows to which side of the limit the text belongs.
+                if let Some(limit) = limit.filter(|&limit| prompt.len() > limit) {
+                    room = room.max((limit + 1).saturating_sub(group.done));
+                }
+                let take = (prompt.len() - group.done).min(room);
                 ids.extend(&prompt[group.done..group.done + take]);
                 offsets.push(ids.len() as u32);
                 slots.push(group.slots[0]);
@@ -351,17 +362,28 @@ impl<'a> Chunk<'a> {
         Ok(())
     }
 
-    /// One decoding step for all active sequences.
+    /// One decoding step for all active sequences. A text that becomes so long that it rotates
+    /// otherwise is computed again.
     fn decode(
         &mut self,
         workspace: &mut Workspace,
         receiver: &mut impl FnMut(usize, u32) -> ControlFlow<()>,
     ) -> Result<(), ModelError> {
         let active = std::mem::take(&mut self.active);
-        let ids: Vec<u32> = active.iter().map(|a| a.last).collect();
         let slots: Vec<usize> = active.iter().map(|a| a.slot).collect();
-        let offsets: Vec<u32> = (0..=ids.len() as u32).collect();
-        let logits = self.forward(workspace, &ids, &offsets, &slots, &offsets[..ids.len()])?;
+        let limit = self.model.config().rope_scaling.recomputes_beyond();
+        let (mut ids, mut offsets) = (Vec::new(), vec![0]);
+        for &Active { sequence, slot, last } in &active {
+            if limit == Some(self.cache.len(slot)) {
+                self.cache.clear(slot);
+                ids.extend(self.prompts[sequence].iter().chain(&self.results[sequence].ids));
+            } else {
+                ids.push(last);
+            }
+            offsets.push(ids.len() as u32);
+        }
+        let last_rows: Vec<u32> = offsets[1..].iter().map(|end| end - 1).collect();
+        let logits = self.forward(workspace, &ids, &offsets, &slots, &last_rows)?;
         for (sequence, logits) in active.iter().zip(self.rows(&logits)) {
             self.sample(sequence.sequence, sequence.slot, logits, receiver)?;
         }

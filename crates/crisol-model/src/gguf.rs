@@ -28,7 +28,7 @@ use crate::architectures::Family;
 use crate::block::NormKind;
 use crate::model::specs;
 use crate::weights::{FileMatrix, Purpose, WeightSource, load_params};
-use crate::{Architecture, Checkpoint, Config, Head, ModelError, RopeScaling};
+use crate::{Architecture, Checkpoint, Config, Head, ModelError, RopeScaling, Specifics};
 pub use adapter::GgufAdapter;
 pub(crate) use keys::{Keys, NewKeys};
 use keys::{optional, unusable};
@@ -67,14 +67,7 @@ pub(crate) fn config(gguf: &Gguf, file: &Path) -> Result<Config, ModelError> {
         });
     }
     let name = metadata.string("general.architecture")?;
-    let known = |architecture: Architecture| architecture.names().gguf;
-    let Some(architecture) = Architecture::ALL.into_iter().find(|&all| known(all) == name) else {
-        let known = Architecture::ALL.map(known).join(", ");
-        let cause =
-            format!("architecture {name} is not supported in GGUF files; supported are {known}");
-        return Err(unusable(file, cause));
-    };
-    let keys = Keys { metadata, file, architecture: known(architecture) };
+    let (architecture, keys) = architecture(metadata, file, name)?;
     let heads = keys.size("attention.head_count")?;
     let embedding = gguf.shape(EMBEDDING).unwrap_or_default();
     let mut config = Config::new(
@@ -94,9 +87,12 @@ pub(crate) fn config(gguf: &Gguf, file: &Path) -> Result<Config, ModelError> {
     }
     config.attention_bias =
         family.has_attention_bias() && gguf.shape("blk.0.attn_q.bias").is_some();
-    config.mlp_bias = gguf.shape("blk.0.ffn_up.bias").is_some();
+    config.mlp_bias = family.has_mlp_bias() && gguf.shape("blk.0.ffn_up.bias").is_some();
     config.rope_scaling = rope::read(&keys, family.gguf_rope(), config.max_position_embeddings)?;
     family.read_gguf(&keys, &mut config)?;
+    if family.gguf_rope() == GgufRope::LongRope {
+        config.rope_scaling = rope::read_long(gguf, &keys, config.max_position_embeddings)?;
+    }
     if gguf.shape(rope::DIVISORS).is_some() {
         let divisors = gguf.read(rope::DIVISORS)?;
         let fits = divisors.len() == family.rotated(&config) / 2
@@ -122,6 +118,28 @@ pub(crate) fn config(gguf: &Gguf, file: &Path) -> Result<Config, ModelError> {
     Ok(config)
 }
 
+/// The architecture that a file names, and its keys.
+fn architecture<'a>(
+    metadata: &'a Metadata,
+    file: &'a Path,
+    name: &str,
+) -> Result<(Architecture, Keys<'a>), ModelError> {
+    for architecture in Architecture::ALL {
+        let keys = Keys { metadata, file, architecture: architecture.names().gguf };
+        if keys.architecture == name && Specifics::new(architecture).family().is_gguf(&keys)? {
+            return Ok((architecture, keys));
+        }
+    }
+    let mut known = Architecture::ALL.map(|architecture| architecture.names().gguf).to_vec();
+    known.sort_unstable();
+    known.dedup();
+    let cause = format!(
+        "architecture {name} is not supported in GGUF files; supported are {}",
+        known.join(", ")
+    );
+    Err(unusable(file, cause))
+}
+
 /// The key of the norms' epsilon.
 fn norm_eps(family: &dyn Family) -> &'static str {
     match family.norm() {
@@ -137,18 +155,21 @@ pub(crate) fn read_dense(keys: &Keys<'_>, config: &mut Config) -> Result<(), Mod
     read_attention(keys, config)
 }
 
-/// Reads head counts and widths; queries, keys and values have one width.
+/// Reads head counts and widths; queries, keys and values have one width, and all of it rotates.
 pub(crate) fn read_attention(keys: &Keys<'_>, config: &mut Config) -> Result<(), ModelError> {
+    read_heads(keys, config)?;
+    keys.expect_size("rope.dimension_count", config.head_dim, "the width of keys")
+}
+
+/// Reads head counts and widths; queries, keys and values have one width.
+pub(crate) fn read_heads(keys: &Keys<'_>, config: &mut Config) -> Result<(), ModelError> {
     if let Some(heads) = keys.optional_size("attention.head_count_kv")? {
         config.num_key_value_heads = heads;
     }
     if let Some(head_dim) = keys.optional_size("attention.key_length")? {
         config.head_dim = head_dim;
     }
-    for part in ["attention.value_length", "rope.dimension_count"] {
-        keys.expect_size(part, config.head_dim, "the width of keys")?;
-    }
-    Ok(())
+    keys.expect_size("attention.value_length", config.head_dim, "the width of keys")
 }
 
 /// Writes what [`read_dense`] reads, and the width of the feed-forward layers. An error if a window
@@ -251,7 +272,9 @@ pub(crate) fn check(
     let specs = specs(config);
     let mut surplus: BTreeSet<&str> = gguf.names().collect();
     // Read as part of the config.
-    surplus.remove(rope::DIVISORS);
+    for factors in [rope::DIVISORS, rope::SHORT_FACTORS, rope::LONG_FACTORS] {
+        surplus.remove(factors);
+    }
     for spec in &specs {
         for (name, expected) in TensorMapping::in_file(gguf, config, spec).tensors(&spec.shape) {
             let Some(found) = gguf.shape(&name) else {

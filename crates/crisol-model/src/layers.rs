@@ -1,6 +1,7 @@
 //! What each layer is, as far as it decides parameters, operations and memory.
 
 use crate::Config;
+use crate::block::NormKind;
 use crate::model::block_specs;
 
 /// The shape of a layer.
@@ -62,6 +63,11 @@ pub enum FeedForwardShape {
         /// Width inside.
         inner: usize,
     },
+    /// An MLP with two matrices, without a gate.
+    Ungated {
+        /// Width inside.
+        inner: usize,
+    },
     /// A mixture of gated experts.
     Mixture {
         /// Routed experts.
@@ -98,6 +104,20 @@ impl AttentionShape {
 }
 
 impl Config {
+    /// Rows of a table of learned positions; 0 without one.
+    pub fn position_rows(&self) -> usize {
+        let positions = self.family().outer_names().positions;
+        positions.map_or(0, |_| self.max_position_embeddings)
+    }
+
+    /// Parameters of the last norm.
+    pub fn last_norm(&self) -> usize {
+        match self.family().norm() {
+            NormKind::Rms | NormKind::RmsPlusOne => self.hidden_size,
+            NormKind::Layer => 2 * self.hidden_size,
+        }
+    }
+
     /// The shape of every layer, from the first to the last.
     pub fn layers(&self) -> Vec<LayerShape> {
         let layer = |layer| {
@@ -126,7 +146,7 @@ impl Config {
     pub(crate) fn routed_weights(&self) -> usize {
         // Cannot overflow: `validate` bounds the experts of all layers, and every width.
         let routed = |layer| match self.family().feed_forward(self, layer) {
-            FeedForwardShape::Dense { .. } => 0,
+            FeedForwardShape::Dense { .. } | FeedForwardShape::Ungated { .. } => 0,
             FeedForwardShape::Mixture { experts, inner, .. } => {
                 3 * experts * (inner * self.hidden_size)
             }

@@ -75,7 +75,8 @@ impl Mixture {
         for (part, out) in [(names.gate, inner), (names.up, inner), (names.down, hidden)] {
             let module = |expert: usize| format!("{}{expert}.{part}", names.prefix);
             if bias {
-                (0..count).for_each(|expert| specs.vector(&format!("{}.bias", module(expert)), out));
+                (0..count)
+                    .for_each(|expert| specs.vector(&format!("{}.bias", module(expert)), out));
             }
             for expert in 0..count {
                 if part == names.down {
@@ -179,8 +180,7 @@ impl SoftmaxMixture {
     fn forward(&self, tape: &mut Tape<'_>, x: Var) -> Var {
         let logits = self.router.forward(tape, x);
         let chosen = tape.choose_experts(logits, &Choice::largest(self.k));
-        let router =
-            Router { scoring: Scoring::Softmax, normalise: self.normalise, scale: 1.0 };
+        let router = Router { scoring: Scoring::Softmax, normalise: self.normalise, scale: 1.0 };
         let weights = tape.expert_weights(logits, router, &chosen);
         self.experts.forward(tape, x, weights, &chosen, WeightApplied::Output)
     }

@@ -64,7 +64,8 @@ impl Model {
             Head::Language { tied: false } => weight(params, "", "lm_head"),
             Head::Scalar => weight(params, "", "score"),
         };
-        let frequencies = frequencies(&config, config.max_position_embeddings);
+        // Of documents that are not stretched.
+        let frequencies = frequencies(&config, 0);
         let amplitude = config.rope_scaling.amplitude();
         let rope = Rope::new(&frequencies, amplitude, family.rope_style());
         let local_rope = family.local_rope_theta(&config).map(|theta| {
@@ -92,8 +93,9 @@ impl Model {
     /// Parameter bytes that a forward pass of one token reads; `None` for mixtures of experts.
     pub fn bytes_per_token(&self, params: &Params) -> Option<usize> {
         let chosen = params.all_ids().any(|id| params.spec(id).name.contains(".experts."));
-        // An untied embedding table is not counted: only one row of it is read.
-        let read = |id: &ParamId| *id != self.embedding || *id == self.head;
+        // Of tables that are not the head only one row is read.
+        let read =
+            |id: &ParamId| *id == self.head || *id != self.embedding && Some(*id) != self.positions;
         (!chosen).then(|| params.all_ids().filter(read).map(|id| params.bytes(id)).sum())
     }
 
@@ -239,13 +241,13 @@ impl Model {
         offsets.windows(2).enumerate().map(positions).collect()
     }
 
-    /// For dynamic scaling beyond the trained context: RoPE tables of these documents alone, and
+    /// For documents so long that the scaling is another: RoPE tables of these documents alone, and
     /// the table row of every row. The frequencies depend on each document's length.
     fn document_rope(&self, documents: &[Range<u32>]) -> Option<(Rope, Arc<[u32]>)> {
-        let trained = self.config.max_position_embeddings;
-        let stretched = |document: &Range<u32>| document.end as usize > trained;
-        let dynamic = matches!(self.config.rope_scaling, RopeScaling::Dynamic { .. });
-        if !(dynamic && documents.iter().any(stretched)) {
+        let limit =
+            self.config.rope_scaling.stretches_beyond(self.config.max_position_embeddings)?;
+        let stretched = |document: &Range<u32>| document.end as usize > limit;
+        if !documents.iter().any(stretched) {
             return None;
         }
         let frequencies: Vec<Vec<f32>> = documents

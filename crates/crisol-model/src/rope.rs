@@ -9,7 +9,7 @@ use std::f32::consts::PI;
 use serde_json::{Map, Value, json};
 
 /// A method of context extension.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub enum RopeScaling {
     /// Unscaled.
     #[default]
@@ -56,6 +56,20 @@ pub enum RopeScaling {
         /// See `mscale`.
         mscale_all_dim: f64,
     },
+    /// `LongRoPE` (Ding et al. 2024, arXiv:2402.13753): divides each pair's frequency by its own
+    /// factor, of one list for documents of up to the original context, of another for longer ones.
+    LongRope {
+        /// Factors of documents within the original context, one a pair.
+        short_factor: Vec<f64>,
+        /// Factors of longer documents, one a pair.
+        long_factor: Vec<f64>,
+        /// Context of pre-training in tokens.
+        original_max_position_embeddings: usize,
+        /// Extension of the context as a multiple.
+        factor: f64,
+        /// Scale of cosines and sines; `None`: derived from `factor` and the original context.
+        attention_factor: Option<f64>,
+    },
 }
 
 /// YaRN's attention temperature t: `0.1 · mscale · ln(factor) + 1`.
@@ -72,7 +86,7 @@ impl RopeScaling {
     /// Inverse frequencies of all pairs. `max`: the config's context; `length`: the document's
     /// length, which matters for dynamic scaling only.
     pub(crate) fn inverse_frequencies(
-        self,
+        &self,
         theta: f64,
         dim: usize,
         max: usize,
@@ -80,7 +94,7 @@ impl RopeScaling {
     ) -> Vec<f32> {
         let plain = |theta: f32| periods(theta, dim).map(|period| 1.0 / period);
         let base = theta as f32;
-        match self {
+        match *self {
             RopeScaling::None => plain(base).collect(),
             RopeScaling::Linear { factor } => plain(base).map(|f| f / factor as f32).collect(),
             RopeScaling::Dynamic { .. } if length <= max => plain(base).collect(),
@@ -139,12 +153,39 @@ impl RopeScaling {
                 };
                 periods(base, dim).enumerate().map(stretched).collect()
             }
+            RopeScaling::LongRope { ref short_factor, ref long_factor, .. } => {
+                let stretched = self.stretches_beyond(max).is_some_and(|limit| length > limit);
+                let factors = if stretched { long_factor } else { short_factor };
+                let divided = |(period, factor): (f32, &f64)| 1.0 / (*factor as f32 * period);
+                periods(base, dim).zip(factors).map(divided).collect()
+            }
+        }
+    }
+
+    /// The length beyond which a document's frequencies are others; `max`: the config's context.
+    pub(crate) fn stretches_beyond(&self, max: usize) -> Option<usize> {
+        match *self {
+            RopeScaling::Dynamic { .. } => Some(max),
+            RopeScaling::LongRope { original_max_position_embeddings, .. } => {
+                Some(original_max_position_embeddings)
+            }
+            _ => None,
+        }
+    }
+
+    /// The length beyond which generation computes all of a document's keys again.
+    pub(crate) fn recomputes_beyond(&self) -> Option<usize> {
+        match *self {
+            RopeScaling::LongRope { original_max_position_embeddings, .. } => {
+                Some(original_max_position_embeddings)
+            }
+            _ => None,
         }
     }
 
     /// The scale of cosines and sines.
-    pub(crate) fn amplitude(self) -> f32 {
-        match self {
+    pub(crate) fn amplitude(&self) -> f32 {
+        match *self {
             RopeScaling::Yarn { attention_factor: Some(factor), .. } => factor as f32,
             RopeScaling::Yarn { factor, mscale, mscale_all_dim, .. }
                 if mscale != 0.0 && mscale_all_dim != 0.0 =>
@@ -152,14 +193,21 @@ impl RopeScaling {
                 (yarn_temperature(factor, mscale) / yarn_temperature(factor, mscale_all_dim)) as f32
             }
             RopeScaling::Yarn { factor, .. } => yarn_temperature(factor, 1.0) as f32,
+            RopeScaling::LongRope { attention_factor: Some(factor), .. } => factor as f32,
+            RopeScaling::LongRope { factor, original_max_position_embeddings, .. } => {
+                let original = original_max_position_embeddings as f64;
+                let amplitude =
+                    if factor > 1.0 { (1.0 + factor.ln() / original.ln()).sqrt() } else { 1.0 };
+                amplitude as f32
+            }
             _ => 1.0,
         }
     }
 
     /// Maximum document length for a config with `max_position_embeddings = max`. Linear and
     /// dynamic scaling extend it by their factor.
-    pub(crate) fn max_document_len(self, max: usize) -> usize {
-        match self {
+    pub(crate) fn max_document_len(&self, max: usize) -> usize {
+        match *self {
             RopeScaling::Linear { factor } | RopeScaling::Dynamic { factor } => {
                 (max as f64 * factor.max(1.0)) as usize
             }
@@ -168,14 +216,14 @@ impl RopeScaling {
     }
 
     /// What is wrong with the parameters, for heads of width `dim`.
-    pub(crate) fn problem(self, dim: usize) -> Option<String> {
+    pub(crate) fn problem(&self, dim: usize) -> Option<String> {
         let positive = |name: &str, number: f64| {
             let fine = number.is_finite() && number > 0.0 && number <= MAX_VALUE;
             (!fine).then(|| {
                 format!("{name} of rotary embeddings is {number}, not between 0 and {MAX_VALUE:.0}")
             })
         };
-        match self {
+        match *self {
             RopeScaling::None => None,
             RopeScaling::Linear { factor } => positive("factor", factor),
             RopeScaling::Dynamic { factor } => positive("factor", factor).or_else(|| {
@@ -218,12 +266,29 @@ impl RopeScaling {
                         original_max_position_embeddings as f64,
                     )
                 }),
+            RopeScaling::LongRope { ref short_factor, ref long_factor, factor, .. } => {
+                for (name, list) in [("short_factor", short_factor), ("long_factor", long_factor)] {
+                    if list.len() != dim / 2 {
+                        return Some(format!(
+                            "{name} of rotary embeddings has {} entries for {} rotated pairs",
+                            list.len(),
+                            dim / 2
+                        ));
+                    }
+                    if let Some(problem) = list.iter().find_map(|&factor| positive(name, factor)) {
+                        return Some(problem);
+                    }
+                }
+                // Not finite in an original context of one token.
+                positive("factor", factor)
+                    .or_else(|| positive("attention_factor", f64::from(self.amplitude())))
+            }
         }
     }
 
     /// The object `rope_parameters`, including `rope_theta`.
-    pub(crate) fn to_json(self, theta: f64) -> Value {
-        match self {
+    pub(crate) fn to_json(&self, theta: f64) -> Value {
+        match *self {
             RopeScaling::None => json!({ "rope_type": "default", "rope_theta": theta }),
             RopeScaling::Linear { factor } => {
                 json!({ "rope_type": "linear", "rope_theta": theta, "factor": factor })
@@ -272,35 +337,44 @@ impl RopeScaling {
                 }
                 json
             }
+            RopeScaling::LongRope {
+                ref short_factor,
+                ref long_factor,
+                original_max_position_embeddings,
+                factor,
+                attention_factor,
+            } => {
+                let mut json = json!({
+                    "rope_type": "longrope",
+                    "rope_theta": theta,
+                    "factor": factor,
+                    "original_max_position_embeddings": original_max_position_embeddings,
+                    "short_factor": short_factor,
+                    "long_factor": long_factor,
+                });
+                if let Some(attention_factor) = attention_factor {
+                    json["attention_factor"] = json!(attention_factor);
+                }
+                json
+            }
         }
     }
 
-    /// Reads base and scaling from the fields of either transformers version. `max` is
-    /// `max_position_embeddings`.
+    /// Reads base and scaling from the fields of either transformers version. `kinds`: the known
+    /// scalings; `max`: `max_position_embeddings`.
     pub(crate) fn read(
         fields: &RopeFields,
+        kinds: &[&str],
         default_theta: f64,
         max: usize,
     ) -> Result<(f64, RopeScaling), String> {
         let (mut theta, mut scaling) =
             (fields.rope_theta.unwrap_or(default_theta), RopeScaling::None);
-        let objects =
-            [("rope_scaling", &fields.rope_scaling), ("rope_parameters", &fields.rope_parameters)];
-        // transformers uses the first non-empty object as a whole.
-        let given = objects.into_iter().find_map(|(field, object)| {
-            object
-                .as_ref()
-                .filter(|object| !object.is_empty())
-                .map(|object| ScalingObject { field, object })
-        });
-        if let Some(object) = given {
+        if let Some(object) = fields.given() {
             if let Some(given) = object.number("rope_theta")? {
                 theta = given;
             }
-            scaling = object.scaling(fields.original_max_position_embeddings, max)?;
-        }
-        if let Some(part) = fields.partial_rotary_factor.filter(|&part| part != 1.0) {
-            return Err(format!("partial_rotary_factor is {part}; only 1 is supported"));
+            scaling = object.scaling(kinds, fields.original_max_position_embeddings, max)?;
         }
         Ok((theta, scaling))
     }
@@ -319,6 +393,28 @@ pub(crate) struct RopeFields {
     original_max_position_embeddings: Option<f64>,
 }
 
+impl RopeFields {
+    /// The object with the scaling.
+    fn given(&self) -> Option<ScalingObject<'_>> {
+        let objects =
+            [("rope_scaling", &self.rope_scaling), ("rope_parameters", &self.rope_parameters)];
+        // transformers uses the first non-empty object as a whole.
+        objects.into_iter().find_map(|(field, object)| {
+            object
+                .as_ref()
+                .filter(|object| !object.is_empty())
+                .map(|object| ScalingObject { field, object })
+        })
+    }
+
+    /// The share of a head's columns that rotate, in either place.
+    pub(crate) fn partial_rotary_factor(&self) -> Result<Option<f64>, String> {
+        let given =
+            self.given().map(|object| object.number("partial_rotary_factor")).transpose()?;
+        Ok(given.flatten().or(self.partial_rotary_factor))
+    }
+}
+
 struct ScalingObject<'a> {
     field: &'static str,
     object: &'a Map<String, Value>,
@@ -335,23 +431,29 @@ impl ScalingObject<'_> {
         }
     }
 
+    fn numbers(&self, name: &str) -> Result<Vec<f64>, String> {
+        let list = self.object.get(name).and_then(Value::as_array);
+        let numbers = list.and_then(|list| list.iter().map(Value::as_f64).collect());
+        numbers.ok_or_else(|| format!("{} has no {name}, a list of numbers", self.field))
+    }
+
     fn required(&self, name: &str) -> Result<f64, String> {
         self.number(name)?.ok_or_else(|| format!("{} has no {name}", self.field))
     }
 
-    /// Reads the scaling. `outside`: a top-level `original_max_position_embeddings`; `max`: the
+    /// Reads the scaling, one of `kinds`. `outside`: a top-level `original_max_position_embeddings`; `max`: the
     /// config's context.
-    fn scaling(&self, outside: Option<f64>, max: usize) -> Result<RopeScaling, String> {
+    fn scaling(
+        &self,
+        kinds: &[&str],
+        outside: Option<f64>,
+        max: usize,
+    ) -> Result<RopeScaling, String> {
         let field = self.field;
         if let Some((name, _)) = self.object.iter().find(|(_, value)| value.is_object()) {
             return Err(format!(
                 "{field} has a scaling for {name} alone; only one for all layers is supported"
             ));
-        }
-        if let Some(part) =
-            self.object.get("partial_rotary_factor").filter(|part| part.as_f64() != Some(1.0))
-        {
-            return Err(format!("{field} has partial_rotary_factor {part}; only 1 is supported"));
         }
         let original = || -> Result<usize, String> {
             let name = "original_max_position_embeddings";
@@ -373,6 +475,7 @@ impl ScalingObject<'_> {
         {
             return Err(format!("{field} has mscale_all_dim, which is supported with yarn only"));
         }
+        let name = name.filter(|name| kinds.contains(name));
         Ok(match name {
             Some("default") => RopeScaling::None,
             Some("linear") => RopeScaling::Linear { factor: self.required("factor")? },
@@ -409,10 +512,22 @@ impl ScalingObject<'_> {
                     mscale_all_dim: self.number("mscale_all_dim")?.unwrap_or(0.0),
                 }
             }
+            Some("longrope") => {
+                let original_max_position_embeddings = original()?;
+                let ratio = || max as f64 / original_max_position_embeddings as f64;
+                RopeScaling::LongRope {
+                    short_factor: self.numbers("short_factor")?,
+                    long_factor: self.numbers("long_factor")?,
+                    original_max_position_embeddings,
+                    factor: self.number("factor")?.unwrap_or_else(ratio),
+                    attention_factor: self.number("attention_factor")?,
+                }
+            }
             _ => {
                 return Err(format!(
-                    "{field} asks for {}; supported are default, linear, dynamic, llama3 and yarn",
-                    kind.unwrap_or(&Value::Null)
+                    "{field} asks for {}; supported are {}",
+                    kind.unwrap_or(&Value::Null),
+                    kinds.join(", ")
                 ));
             }
         })

@@ -21,6 +21,8 @@ pub fn cost_shape(config: &Config) -> ModelShape {
             crisol_model::Head::Scalar => Head::Scalar,
         },
         blocks,
+        positions: config.position_rows(),
+        last_norm: config.last_norm(),
         adapter: config.adapter_parameters(),
     }
 }
@@ -40,6 +42,7 @@ fn block(LayerShape { attention, feed_forward, vectors }: LayerShape) -> Block {
     };
     let feed_forward = match feed_forward {
         FeedForwardShape::Dense { inner } => FeedForward::Dense { inner },
+        FeedForwardShape::Ungated { inner } => FeedForward::Ungated { inner },
         FeedForwardShape::Mixture { experts, per_token, inner, shared } => {
             FeedForward::Mixture { experts, per_token, inner, shared }
         }

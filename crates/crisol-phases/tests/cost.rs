@@ -116,6 +116,10 @@ fn known_shapes_equal_their_published_configs() {
             "tie_word_embeddings": false}}"#
         )
     };
+    // Fields in addition to those of `dense`.
+    let with = |config: String, more: &str| format!("{}, {more}}}", config.trim_end_matches('}'));
+    let gpt2 = r#"{"architectures": ["GPT2LMHeadModel"], "n_embd": 768, "n_layer": 12,
+        "n_head": 12, "n_positions": 1024, "vocab_size": 50257}"#;
     let deepseek = r#"{"architectures": ["DeepseekV3ForCausalLM"], "hidden_act": "silu",
         "hidden_size": 7168, "num_hidden_layers": 61, "num_attention_heads": 128,
         "num_key_value_heads": 128, "intermediate_size": 18432, "vocab_size": 129280,
@@ -125,6 +129,17 @@ fn known_shapes_equal_their_published_configs() {
         ("llama-3.2-1b", dense("LlamaForCausalLM", [2048, 16, 32, 8, 64, 8192, 128_256], true)),
         ("olmo-2-32b", dense("Olmo2ForCausalLM", [5120, 64, 40, 8, 128, 27_648, 100_352], false)),
         ("qwen3-8b", dense("Qwen3ForCausalLM", [4096, 36, 32, 8, 128, 12_288, 151_936], false)),
+        ("smollm3-3b", dense("SmolLM3ForCausalLM", [2048, 36, 16, 4, 128, 11_008, 128_256], true)),
+        ("granite-3.3-2b", dense("GraniteForCausalLM", [2048, 40, 32, 8, 64, 8192, 49_159], true)),
+        ("olmo-3-7b", dense("Olmo3ForCausalLM", [4096, 32, 32, 32, 128, 11_008, 100_278], false)),
+        (
+            "phi-4-mini",
+            with(
+                dense("Phi3ForCausalLM", [3072, 32, 24, 8, 128, 8192, 200_064], true),
+                r#""partial_rotary_factor": 0.75, "sliding_window": 262144"#,
+            ),
+        ),
+        ("gpt2", gpt2.to_owned()),
         ("llama-4-scout", llama4(16, 1)),
         ("llama-4-maverick", llama4(128, 2)),
         ("deepseek-v3", deepseek.to_owned()),

@@ -106,7 +106,6 @@ impl ConfigFile {
         })?;
         let unsupported = [
             (config.peft_type != "LORA", format!("peft_type is {}", config.peft_type)),
-            (config.fan_in_fan_out, "fan_in_fan_out is true".to_owned()),
             (config.bias != "none", format!("bias is {:?}", config.bias)),
         ];
         let initial = config.others.get("init_lora_weights").and_then(Value::as_str);

@@ -20,7 +20,8 @@
 use std::sync::Arc;
 
 use crisol_engine::{
-    Attention, Choice, GatedActivation, HeadSlice, ParamId, ParamSpec, Params, RopeStyle, Router, Scoring, Tape, Var,
+    Attention, Choice, GatedActivation, HeadSlice, ParamId, ParamSpec, Params, RopeStyle, Router,
+    Scoring, Tape, Var,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -101,8 +102,8 @@ impl DeepseekV3 {
     }
 
     /// Scale of the attention scores; YaRN multiplies it by the square of its temperature.
-    fn softmax_scale(&self, scaling: RopeScaling) -> f32 {
-        let temperature = match scaling {
+    fn softmax_scale(&self, scaling: &RopeScaling) -> f32 {
+        let temperature = match *scaling {
             RopeScaling::Yarn { factor, mscale_all_dim, .. } if mscale_all_dim != 0.0 => {
                 yarn_temperature(factor, mscale_all_dim)
             }
@@ -561,7 +562,7 @@ impl LatentAttention {
         let k_rotated = tape.rope(k_rotated, &pass.rope, rope, &pass.rope_rows);
 
         let v_dim = own.v_head_dim;
-        let scale = own.softmax_scale(pass.config.rope_scaling);
+        let scale = own.softmax_scale(&pass.config.rope_scaling);
         let mixed = match &mut pass.past {
             PastKeyValues::None => {
                 let expanded = tape.linear(latent, self.up, None);

@@ -100,8 +100,12 @@ impl Family for Gemma3 {
             sliding_window_pattern: Option<usize>,
         }
         let fields: Fields = parse_fields(text)?;
-        let (rope_local_base_freq, scaling) =
-            RopeScaling::read(&fields.local_rope, LOCAL_THETA, config.max_position_embeddings)?;
+        let (rope_local_base_freq, scaling) = RopeScaling::read(
+            &fields.local_rope,
+            self.rope_kinds(),
+            LOCAL_THETA,
+            config.max_position_embeddings,
+        )?;
         if scaling != RopeScaling::None {
             return Err(
                 "rope_parameters has a scaling for sliding_attention; only \"default\" is \

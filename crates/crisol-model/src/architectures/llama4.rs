@@ -9,7 +9,9 @@
 
 use std::sync::Arc;
 
-use crisol_engine::{Choice, GatedActivation, ParamId, ParamSpec, Params, RopeStyle, Router, Scoring, Tape, Var};
+use crisol_engine::{
+    Choice, GatedActivation, ParamId, ParamSpec, Params, RopeStyle, Router, Scoring, Tape, Var,
+};
 use serde::Deserialize;
 use serde_json::{Value, json};
 

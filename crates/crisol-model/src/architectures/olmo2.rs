@@ -14,9 +14,10 @@ use std::sync::Arc;
 
 use crisol_engine::{ParamId, ParamSpec, Params, Tape, Var};
 
-use crate::Config;
 use crate::architectures::{Defaults, Family, Names};
 use crate::block::{AttentionWeights, Block, Mlp, Pass, Specs, weight};
+use crate::gguf::Keys;
+use crate::{Config, ModelError};
 
 /// OLMo-2 has no fields of its own.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -32,30 +33,46 @@ impl Family for Olmo2 {
     }
 
     fn specs(&self, config: &Config, _: usize, prefix: String) -> Vec<ParamSpec> {
-        let mut specs = Specs::new(prefix, None);
-        specs.attention(config);
-        specs.norm("self_attn.q_norm", config.q_dim());
-        specs.norm("self_attn.k_norm", config.kv_dim());
-        specs.norm("post_attention_layernorm", config.hidden_size);
-        specs.mlp(config);
-        specs.norm("post_feedforward_layernorm", config.hidden_size);
-        specs.list
+        specs(config, prefix)
     }
 
     fn bind(&self, _: &Config, params: &Params, _: usize, prefix: &str) -> Arc<dyn Block> {
-        Arc::new(Olmo2Block {
-            attention: AttentionWeights::bind(params, prefix),
-            q_norm: weight(params, prefix, "self_attn.q_norm"),
-            k_norm: weight(params, prefix, "self_attn.k_norm"),
-            post_attention_norm: weight(params, prefix, "post_attention_layernorm"),
-            mlp: Mlp::bind(params, prefix, "mlp."),
-            post_feedforward_norm: weight(params, prefix, "post_feedforward_layernorm"),
-        })
+        bind(params, prefix)
+    }
+
+    /// Not OLMo-3, which has windows.
+    fn is_gguf(&self, keys: &Keys<'_>) -> Result<bool, ModelError> {
+        Ok(keys.optional_size("attention.sliding_window")?.is_none_or(|size| size == 0))
     }
 
     fn gguf_parts(&self) -> &'static [(&'static str, &'static str)] {
-        &[("post_attention_layernorm", "post_attention_norm")]
+        GGUF_PARTS
     }
+}
+
+pub(super) const GGUF_PARTS: &[(&str, &str)] =
+    &[("post_attention_layernorm", "post_attention_norm")];
+
+pub(super) fn specs(config: &Config, prefix: String) -> Vec<ParamSpec> {
+    let mut specs = Specs::new(prefix, None);
+    specs.attention(config);
+    specs.norm("self_attn.q_norm", config.q_dim());
+    specs.norm("self_attn.k_norm", config.kv_dim());
+    specs.norm("post_attention_layernorm", config.hidden_size);
+    specs.mlp(config);
+    specs.norm("post_feedforward_layernorm", config.hidden_size);
+    specs.list
+}
+
+pub(super) fn bind(params: &Params, prefix: &str) -> Arc<dyn Block> {
+    Arc::new(Olmo2Block {
+        attention: AttentionWeights::bind(params, prefix),
+        q_norm: weight(params, prefix, "self_attn.q_norm"),
+        k_norm: weight(params, prefix, "self_attn.k_norm"),
+        post_attention_norm: weight(params, prefix, "post_attention_layernorm"),
+        mlp: Mlp::bind(params, prefix, "mlp."),
+        post_feedforward_norm: weight(params, prefix, "post_feedforward_layernorm"),
+    })
 }
 
 /// Parameters of one block.

@@ -1,7 +1,7 @@
 //! Reading, refusing and writing `config.json`.
 
 use super::*;
-use crate::{DeepseekV3, Llama4};
+use crate::{DeepseekV3, Gpt2, Granite, Llama4, Olmo3, Phi3, SmolLm3};
 
 fn llama() -> Value {
     json!({
@@ -41,14 +41,25 @@ fn written_configs_are_read_back() {
             mscale: 1.0,
             mscale_all_dim: 0.5,
         },
+        RopeScaling::LongRope {
+            short_factor: vec![1.0; 5],
+            long_factor: vec![1.5, 2.0, 3.25, 4.0, 5.0],
+            original_max_position_embeddings: 32,
+            factor: 4.0,
+            attention_factor: Some(1.25),
+        },
     ];
     let all = Architecture::ALL.into_iter().flat_map(|architecture| {
-        scalings.into_iter().map(move |rope_scaling| (architecture, rope_scaling))
+        scalings.iter().map(move |rope_scaling| (architecture, rope_scaling.clone()))
     });
     for (architecture, rope_scaling) in all {
+        let kind = rope_scaling.to_json(1.0)["rope_type"].clone();
+        if !Specifics::new(architecture).family().rope_kinds().iter().any(|known| kind == *known) {
+            continue;
+        }
         for head in [Head::Language { tied: true }, Head::Language { tied: false }, Head::Scalar] {
             let config = Config {
-                rope_scaling,
+                rope_scaling: rope_scaling.clone(),
                 head,
                 head_dim: 20,
                 num_key_value_heads: 3,
@@ -82,7 +93,40 @@ fn written_configs_are_read_back() {
                 };
                 Config { specifics: Specifics::Llama4(shape), ..config }
             } else {
-                config
+                match architecture {
+                    Architecture::Gpt2 => Config {
+                        num_key_value_heads: 6,
+                        head_dim: 8,
+                        rope_theta: 10_000.0,
+                        specifics: Specifics::Gpt2(Gpt2 { scale_attn_weights: false }),
+                        ..config
+                    },
+                    Architecture::Phi3 => Config {
+                        specifics: Specifics::Phi3(Phi3 { partial_rotary_factor: 0.5 }),
+                        windows: vec![Some(7); 2],
+                        ..config
+                    },
+                    Architecture::SmolLm3 => Config {
+                        specifics: Specifics::SmolLm3(SmolLm3 { rope_layers: vec![false, true] }),
+                        windows: vec![Some(7), None],
+                        ..config
+                    },
+                    Architecture::Olmo3 => Config {
+                        specifics: Specifics::Olmo3(Olmo3 { sliding_rope_theta: 1e4 }),
+                        windows: vec![Some(7), None],
+                        ..config
+                    },
+                    Architecture::Granite => {
+                        let own = Granite {
+                            embedding_multiplier: 12.0,
+                            logits_scaling: 8.0,
+                            residual_multiplier: 0.22,
+                            attention_multiplier: 0.015_625,
+                        };
+                        Config { specifics: Specifics::Granite(own), ..config }
+                    }
+                    _ => config,
+                }
             };
             assert_eq!(Config::parse(&config.to_json(FloatType::BF16).to_string()), Ok(config));
         }
@@ -192,10 +236,121 @@ fn unsupported_fields_are_refused_by_name() {
         (json!({ "quantization_config": { "quant_method": "gptq" } }), "gptq"),
         (json!({ "architectures": ["LlamaForSequenceClassification"] }), "2 labels"),
         (json!({ "architectures": ["Olmo2ForCausalLM"], "mlp_bias": true }), "mlp_bias"),
+        (
+            json!({ "architectures": ["SmolLM3ForCausalLM"], "no_rope_layers": [1] }),
+            "no_rope_layers has 1",
+        ),
+        (
+            json!({ "architectures": ["SmolLM3ForCausalLM"], "no_rope_layer_interval": 0 }),
+            "no_rope_layer_interval",
+        ),
+        (
+            json!({ "architectures": ["GraniteForCausalLM"], "residual_multiplier": 0 }),
+            "residual_multiplier",
+        ),
+        (
+            json!({ "architectures": ["Olmo3ForCausalLM"], "rope_parameters": {
+                "sliding_attention": { "rope_type": "linear", "factor": 2.0 },
+            } }),
+            "linear in layers of sliding_attention",
+        ),
+        (
+            json!({ "architectures": ["Olmo3ForCausalLM"], "rope_parameters": {
+                "rope_type": "linear", "factor": 2.0,
+            } }),
+            "neither full_attention nor sliding_attention",
+        ),
+        (
+            json!({ "architectures": ["Phi3ForCausalLM"], "rope_scaling": {
+                "type": "linear", "factor": 2.0,
+            } }),
+            "linear",
+        ),
+        (
+            json!({ "architectures": ["Phi3ForCausalLM"], "rope_scaling": {
+                "type": "su", "short_factor": [1, 1, 1, 1], "long_factor": [1, 2, 3],
+            } }),
+            "long_factor of rotary embeddings has 3 entries for 4",
+        ),
+        (
+            json!({ "architectures": ["Phi3ForCausalLM"], "partial_rotary_factor": 0.4 }),
+            "3 of the 8 columns",
+        ),
+        (json!({ "architectures": ["Phi3ForCausalLM"], "resid_pdrop": 0.1 }), "resid_pdrop"),
+        (
+            json!({ "architectures": ["GPT2LMHeadModel"], "activation_function": "gelu" }),
+            "activation_function",
+        ),
+        (
+            json!({
+                "architectures": ["GPT2LMHeadModel"], "scale_attn_by_inverse_layer_idx": true,
+            }),
+            "scale_attn_by_inverse_layer_idx",
+        ),
+        (
+            json!({ "architectures": ["GPT2LMHeadModel"], "add_cross_attention": true }),
+            "add_cross_attention",
+        ),
+        (json!({ "architectures": ["GPT2LMHeadModel"], "n_head": 5 }), "num_attention_heads (5)"),
     ] {
         let error = parse(&changes).expect_err("must be refused");
         assert!(error.contains(named), "{error:?} does not name {named:?}");
     }
+}
+
+/// As published.
+#[test]
+fn fields_of_published_configs_are_read() {
+    let gpt2 = json!({
+        "architectures": ["GPT2LMHeadModel"], "activation_function": "gelu_new",
+        "attn_pdrop": 0.1, "embd_pdrop": 0.1, "resid_pdrop": 0.1, "initializer_range": 0.02,
+        "layer_norm_epsilon": 1e-5, "model_type": "gpt2", "n_ctx": 1024, "n_embd": 768,
+        "n_head": 12, "n_layer": 12, "n_positions": 1024, "vocab_size": 50257,
+        "bos_token_id": 50256, "eos_token_id": 50256,
+    });
+    let gpt2 = Config::parse(&gpt2.to_string()).expect("GPT-2's");
+    assert_eq!((gpt2.intermediate_size, gpt2.head_dim, gpt2.num_key_value_heads), (3072, 64, 12));
+    assert_eq!(
+        (gpt2.head, gpt2.class()),
+        (Head::Language { tied: true }, "GPT2LMHeadModel".into())
+    );
+    let granite = parse(&json!({
+        "architectures": ["GraniteForCausalLM"], "attention_multiplier": 0.015625,
+        "embedding_multiplier": 12.0, "logits_scaling": 8.0, "residual_multiplier": 0.22,
+    }));
+    let granite = granite.expect("Granite 3's");
+    let family = granite.family();
+    assert_eq!((family.logit_scale(), family.attention_scale(&granite)), (Some(0.125), 0.015_625));
+    let smollm3 = parse(&json!({
+        "architectures": ["SmolLM3ForCausalLM"], "num_hidden_layers": 8, "use_sliding_window": false,
+        "no_rope_layers": [1, 1, 1, 0, 1, 1, 1, 0], "no_rope_layer_interval": 4,
+    }));
+    let smollm3 = smollm3.expect("SmolLM3's");
+    assert_eq!(smollm3.specifics, Specifics::new(Architecture::SmolLm3));
+    assert!((0..8).all(|layer| smollm3.family().rotates(layer) == (layer % 4 != 3)));
+    let yarn = json!({
+        "rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 8192,
+        "attention_factor": 1.207_944_154_167_983_6, "beta_fast": 32, "beta_slow": 1,
+    });
+    let olmo3 = parse(&json!({
+        "architectures": ["Olmo3ForCausalLM"], "num_hidden_layers": 8, "sliding_window": 4096,
+        "max_position_embeddings": 65536, "rope_theta": 500_000, "rope_scaling": yarn,
+    }));
+    let olmo3 = olmo3.expect("OLMo-3's");
+    assert!(matches!(olmo3.rope_scaling, RopeScaling::Yarn { factor: 8.0, .. }));
+    assert!((0..8).all(|layer| olmo3.window(layer) == (layer % 4 != 3).then_some(4096)));
+    let phi4 = parse(&json!({
+        "architectures": ["Phi3ForCausalLM"], "hidden_size": 3072, "num_attention_heads": 24,
+        "num_key_value_heads": 8, "partial_rotary_factor": 0.75, "sliding_window": 262_144,
+        "max_position_embeddings": 131_072, "original_max_position_embeddings": 4096,
+        "rope_scaling": {
+            "type": "longrope", "short_factor": vec![1.0; 48], "long_factor": vec![2.0; 48],
+        },
+    }));
+    let phi4 = phi4.expect("Phi-4-mini's");
+    assert_eq!(phi4.family().rotated(&phi4), 96);
+    // sqrt(1 + ln(32) / ln(4096)).
+    assert!((phi4.rope_scaling.amplitude() - 1.190_238).abs() < 1e-6);
 }
 
 /// Llama 4 Scout's.

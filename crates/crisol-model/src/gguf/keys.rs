@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crisol_hub::{HubError, Metadata, Value};
+use crisol_hub::{Array, HubError, Metadata, Value};
 
 use crate::ModelError;
 
@@ -47,6 +47,15 @@ impl Keys<'_> {
 
     pub(crate) fn flag(&self, rest: &str) -> Result<Option<bool>, HubError> {
         optional(self.metadata, &self.name(rest), |key| self.metadata.bool(key))
+    }
+
+    /// A list of flags, one a layer.
+    pub(crate) fn flags(&self, rest: &str) -> Result<Option<Vec<bool>>, ModelError> {
+        match self.metadata.get(&self.name(rest)) {
+            None => Ok(None),
+            Some(Value::Array(Array::Bool(flags))) => Ok(Some(flags.clone())),
+            Some(_) => Err(self.refuse(rest, "not a list of true and false")),
+        }
     }
 
     pub(crate) fn text(&self, rest: &str) -> Result<Option<&str>, HubError> {

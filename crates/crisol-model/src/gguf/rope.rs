@@ -1,5 +1,5 @@
 //! RoPE scaling in GGUF files: `linear` and `yarn` by metadata keys, `llama3` by a tensor of
-//! frequency divisors.
+//! frequency divisors, `longrope` by two tensors of them.
 //!
 //! The tensor replaces the four numbers that `config.json` needs. [`from_divisors`] recovers the
 //! numbers and verifies them against the tensor.
@@ -7,6 +7,8 @@
 //! Reference: `llama-model.cpp` and `llama-context.cpp` of llama.cpp, `ggml_rope_yarn` of ggml.
 
 use std::f64::consts::PI;
+
+use crisol_hub::Gguf;
 
 use super::keys::{Keys, NewKeys};
 use crate::rope::{RopeScaling, yarn_temperature};
@@ -21,7 +23,13 @@ pub(crate) enum GgufRope {
     KeysOrDivisors,
     /// From metadata keys; YaRN scales attention scores too (DeepSeek).
     ScoreTemperatures,
+    /// From two tensors of factors, for short and for long texts (Phi-3).
+    LongRope,
 }
+
+/// The tensors of `LongRoPE`'s factors, one per rotated pair.
+pub(super) const SHORT_FACTORS: &str = "rope_factors_short.weight";
+pub(super) const LONG_FACTORS: &str = "rope_factors_long.weight";
 
 /// The tensor of divisors, one per rotated pair.
 pub(super) const DIVISORS: &str = "rope_freqs.weight";
@@ -44,6 +52,14 @@ pub(super) fn read(
     let scales_scores = rope == GgufRope::ScoreTemperatures;
     let kind = keys.text("rope.scaling.type")?.unwrap_or("linear");
     let amplitude = number("attn_factor")?.filter(|&x| x != 1.0).map(f64::from);
+    if rope == GgufRope::LongRope {
+        // The factor on rotated queries and keys is read with the tensors.
+        return match (kind, factor) {
+            ("none", _) | ("linear" | "longrope", None | Some(1.0)) => Ok(RopeScaling::None),
+            _ => Err(keys
+                .refuse("rope.scaling.type", &format!("\"{kind}\"; only LongRoPE is supported"))),
+        };
+    }
     if let Some(amplitude) = amplitude.filter(|_| kind != "yarn") {
         let cause = format!("{amplitude}, which is supported with yarn only");
         return Err(keys.refuse("rope.scaling.attn_factor", &cause));
@@ -94,6 +110,36 @@ pub(super) fn read(
     })
 }
 
+/// Reads `LongRoPE`, if the file has its factors.
+pub(super) fn read_long(
+    gguf: &Gguf,
+    keys: &Keys<'_>,
+    context: usize,
+) -> Result<RopeScaling, ModelError> {
+    if [SHORT_FACTORS, LONG_FACTORS].iter().all(|name| gguf.shape(name).is_none()) {
+        return Ok(RopeScaling::None);
+    }
+    let factors = |tensor| -> Result<Vec<f64>, ModelError> {
+        Ok(gguf.read(tensor)?.into_iter().map(decimal).collect())
+    };
+    let original = keys.optional_size("rope.scaling.original_context_length")?.unwrap_or(context);
+    let mut scaling = RopeScaling::LongRope {
+        short_factor: factors(SHORT_FACTORS)?,
+        long_factor: factors(LONG_FACTORS)?,
+        original_max_position_embeddings: original,
+        factor: context as f64 / original as f64,
+        attention_factor: None,
+    };
+    let given = keys.number("rope.scaling.attn_factor")?.unwrap_or(1.0);
+    let derived = scaling.amplitude();
+    if let RopeScaling::LongRope { attention_factor, .. } = &mut scaling
+        && (derived - given).abs() > 1e-6
+    {
+        *attention_factor = Some(decimal(given));
+    }
+    Ok(scaling)
+}
+
 /// The decimal number of a `config.json` from its f32.
 fn decimal(x: f32) -> f64 {
     x.to_string().parse().unwrap_or(f64::from(x))
@@ -103,7 +149,7 @@ fn decimal(x: f32) -> f64 {
 pub(super) fn from_divisors(divisors: &[f32], theta: f64) -> Option<RopeScaling> {
     let dim = 2 * divisors.len();
     let fits = |scaling: &RopeScaling| {
-        let expected = frequency_divisors(*scaling, theta, dim);
+        let expected = frequency_divisors(scaling, theta, dim);
         let alike = |(&a, b): (&f32, f64)| (f64::from(a) / b - 1.0).abs() < ROUNDING;
         scaling.problem(dim).is_none() && divisors.iter().zip(expected).all(alike)
     };
@@ -156,7 +202,11 @@ pub(super) fn from_divisors(divisors: &[f32], theta: f64) -> Option<RopeScaling>
 }
 
 /// The divisor of every pair's frequency.
-fn frequency_divisors(scaling: RopeScaling, theta: f64, dim: usize) -> impl Iterator<Item = f64> {
+fn frequency_divisors(
+    scaling: &RopeScaling,
+    theta: f64,
+    dim: usize,
+) -> impl Iterator<Item = f64> + use<> {
     let plain = RopeScaling::None.inverse_frequencies(theta, dim, 1, 1);
     let stretched = scaling.inverse_frequencies(theta, dim, 1, 1);
     plain
@@ -165,14 +215,21 @@ fn frequency_divisors(scaling: RopeScaling, theta: f64, dim: usize) -> impl Iter
         .map(|(plain, stretched)| f64::from(plain) / f64::from(stretched))
 }
 
-/// Writes the metadata keys of a config's scaling, and returns the tensor of divisors if needed.
-pub(super) fn write(keys: &mut NewKeys<'_>, config: &Config) -> Result<Option<Vec<f32>>, String> {
+/// Writes the metadata keys of a config's scaling, and returns the tensors that it needs.
+pub(super) fn write(
+    keys: &mut NewKeys<'_>,
+    config: &Config,
+) -> Result<Vec<(&'static str, Vec<f32>)>, String> {
     let mut put = |rest: &str, number: f64| {
         keys.put(&format!("rope.scaling.{rest}"), number as f32);
     };
     let rope = config.family().gguf_rope();
     let scales_scores = rope == GgufRope::ScoreTemperatures;
     match config.rope_scaling {
+        RopeScaling::None if rope == GgufRope::LongRope => {
+            let original = config.max_position_embeddings as u32;
+            keys.put("rope.scaling.original_context_length", original);
+        }
         RopeScaling::None => {}
         RopeScaling::Linear { factor } if !scales_scores => {
             put("factor", factor);
@@ -180,11 +237,26 @@ pub(super) fn write(keys: &mut NewKeys<'_>, config: &Config) -> Result<Option<Ve
         }
         RopeScaling::Llama3 { .. } if rope == GgufRope::KeysOrDivisors => {
             let divisors = frequency_divisors(
-                config.rope_scaling,
+                &config.rope_scaling,
                 config.rope_theta,
                 config.family().rotated(config),
             );
-            return Ok(Some(divisors.map(|divisor| divisor as f32).collect()));
+            return Ok(vec![(DIVISORS, divisors.map(|divisor| divisor as f32).collect())]);
+        }
+        RopeScaling::LongRope {
+            ref short_factor,
+            ref long_factor,
+            original_max_position_embeddings,
+            ..
+        } if rope == GgufRope::LongRope => {
+            put("attn_factor", config.rope_scaling.amplitude().into());
+            let original = original_max_position_embeddings as u32;
+            keys.put("rope.scaling.original_context_length", original);
+            let factors = |list: &[f64]| list.iter().map(|&factor| factor as f32).collect();
+            return Ok(vec![
+                (LONG_FACTORS, factors(long_factor)),
+                (SHORT_FACTORS, factors(short_factor)),
+            ]);
         }
         // llama.cpp has keys for the betas, but reads them for other architectures only.
         RopeScaling::Yarn { truncate, beta_fast, beta_slow, .. }
@@ -214,13 +286,16 @@ pub(super) fn write(keys: &mut NewKeys<'_>, config: &Config) -> Result<Option<Ve
             keys.put("rope.scaling.original_context_length", original);
             keys.put("rope.scaling.type", "yarn");
         }
-        RopeScaling::Linear { .. } | RopeScaling::Dynamic { .. } | RopeScaling::Llama3 { .. } => {
+        RopeScaling::Linear { .. }
+        | RopeScaling::Dynamic { .. }
+        | RopeScaling::Llama3 { .. }
+        | RopeScaling::LongRope { .. } => {
             let kind = config.rope_scaling.to_json(config.rope_theta)["rope_type"].clone();
             let class = config.architecture().class();
             return Err(format!("llama.cpp has no {kind} rotary embeddings for {class}"));
         }
     }
-    Ok(None)
+    Ok(Vec::new())
 }
 
 // YaRN has two temperatures. config.json has the amplitude `a` of rotated queries and keys, and a
@@ -284,7 +359,7 @@ fn mscale_for(factor: f64, temperature: f64) -> f64 {
 mod tests {
     use super::*;
 
-    fn frequencies(scaling: RopeScaling, theta: f64, dim: usize) -> Vec<f32> {
+    fn frequencies(scaling: &RopeScaling, theta: f64, dim: usize) -> Vec<f32> {
         scaling.inverse_frequencies(theta, dim, 1, 1)
     }
 
@@ -300,7 +375,7 @@ mod tests {
         let published = [(llama3(8.0, 1.0, 4.0, 8192), 128), (llama3(32.0, 1.0, 4.0, 8192), 64)];
         for (scaling, dim) in published {
             let divisors: Vec<f32> =
-                frequency_divisors(scaling, 5e5, dim).map(|d| d as f32).collect();
+                frequency_divisors(&scaling, 5e5, dim).map(|d| d as f32).collect();
             assert_eq!(from_divisors(&divisors, 5e5), Some(scaling));
         }
         // Other bases, and shapes with one pair or none between low and high frequencies.
@@ -312,10 +387,10 @@ mod tests {
         ];
         for (scaling, theta, dim) in others {
             let divisors: Vec<f32> =
-                frequency_divisors(scaling, theta, dim).map(|d| d as f32).collect();
+                frequency_divisors(&scaling, theta, dim).map(|d| d as f32).collect();
             let found = from_divisors(&divisors, theta).unwrap_or_else(|| panic!("{scaling:?}"));
             let (found, expected) =
-                (frequencies(found, theta, dim), frequencies(scaling, theta, dim));
+                (frequencies(&found, theta, dim), frequencies(&scaling, theta, dim));
             for (found, expected) in found.iter().zip(&expected) {
                 assert!(
                     (found / expected - 1.0).abs() < 2e-5,

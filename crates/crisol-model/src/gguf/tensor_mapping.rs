@@ -80,7 +80,7 @@ impl TensorMapping {
             TensorMapping::Expert { tensor, expert, experts } => {
                 TensorMapping::Expert { tensor: name(tensor), expert, experts }
             }
-            TensorMapping::Latent { .. } => self,
+            TensorMapping::PlusOne { .. } | TensorMapping::Latent { .. } => self,
         }
     }
 

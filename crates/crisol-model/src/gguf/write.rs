@@ -84,15 +84,17 @@ pub(crate) fn write<'a>(
     ]);
     family.write_gguf(&mut keys, config).map_err(refused)?;
     keys.put(norm_eps(family), config.rms_norm_eps);
-    keys.put("rope.freq_base", config.rope_theta as f32);
-    let divisors = rope::write(&mut keys, config).map_err(refused)?;
+    if family.rotated(config) > 0 {
+        keys.put("rope.freq_base", config.rope_theta as f32);
+    }
+    let factors = rope::write(&mut keys, config).map_err(refused)?;
     put_vocab(&mut metadata, text.to_gguf(config.vocab_size)?);
 
     let mut all = Vec::new();
-    if let Some(divisors) = divisors {
-        let shape = vec![divisors.len()];
-        let values: Values<'_> = Box::new(move || Ok(Cow::Owned(divisors.clone())));
-        all.push(GgufTensor { name: rope::DIVISORS.into(), shape, dtype: GgmlType::F32, values });
+    for (name, factors) in factors {
+        let shape = vec![factors.len()];
+        let values: Values<'_> = Box::new(move || Ok(Cow::Owned(factors.clone())));
+        all.push(GgufTensor { name: name.into(), shape, dtype: GgmlType::F32, values });
     }
     for (index, spec) in specs.iter().enumerate() {
         let mapping = TensorMapping::for_export(config, spec);
@@ -138,12 +140,14 @@ pub(crate) fn write<'a>(
 /// Builds a tensor from the values of its parameters.
 type BuildTensor = Box<dyn Fn(Vec<f32>) -> Vec<f32>>;
 
-/// The type of a tensor in the file. As in llama.cpp's converter, vectors and routers are f32, and
-/// rows that do not fill whole blocks are f16.
+/// The type of a tensor in the file. As in llama.cpp's converter, vectors, routers and learned
+/// positions are f32, and rows that do not fill whole blocks are f16.
 pub(super) fn gguf_dtype(dtype: GgmlType, name: &str, shape: &[usize]) -> GgmlType {
     match shape {
         [_] => GgmlType::F32,
-        _ if name.ends_with("ffn_gate_inp.weight") => GgmlType::F32,
+        _ if name.ends_with("ffn_gate_inp.weight") || name == "position_embd.weight" => {
+            GgmlType::F32
+        }
         [.., row] if row.is_multiple_of(dtype.block_len()) => dtype,
         _ => GgmlType::F16,
     }

@@ -48,6 +48,7 @@ pub(crate) fn config(architecture: Architecture, head: Head) -> Config {
             };
             Config { num_key_value_heads: 2, specifics: Specifics::DeepseekV3(shape), ..config }
         }
+        Architecture::Gpt2 => Config { num_key_value_heads: 2, ..config },
         _ => config,
     }
 }

@@ -38,7 +38,15 @@ fn llama([hidden, layers, heads, inner, vocab]: [usize; 5], head: Head) -> Model
         Attention::Grouped { heads, kv_heads: heads, head_dim: hidden / heads, span: None };
     let block =
         Block { attention, feed_forward: FeedForward::Dense { inner }, vectors: 2 * hidden };
-    ModelShape { hidden, vocab, head, blocks: vec![(layers, block)], adapter: 0 }
+    ModelShape {
+        hidden,
+        vocab,
+        head,
+        blocks: vec![(layers, block)],
+        positions: 0,
+        last_norm: hidden,
+        adapter: 0,
+    }
 }
 
 #[test]
