@@ -3,12 +3,15 @@
 //! A new architecture is its file, its `mod` line and its line in the registry.
 
 mod deepseek_v3;
+mod gpt_oss;
 mod llama;
 mod llama4;
 mod mistral;
+mod mixtral;
 mod olmo2;
 mod qwen2;
 mod qwen3;
+mod qwen3_moe;
 
 use std::sync::Arc;
 
@@ -80,6 +83,12 @@ registry! {
     mistral::Mistral,
     /// Pre-norm blocks with QK-norm in each head (Yang et al. 2025, arXiv:2505.09388).
     qwen3::Qwen3,
+    /// Qwen3's blocks with mixtures of experts (Yang et al. 2025, arXiv:2505.09388).
+    qwen3_moe::Qwen3Moe,
+    /// Mistral's blocks with mixtures of experts (Jiang et al. 2024, arXiv:2401.04088).
+    mixtral::Mixtral,
+    /// Attention sinks and mixtures of experts with biases (OpenAI 2025, arXiv:2508.10925).
+    gpt_oss::GptOss,
     /// Chunked attention and mixtures of experts (Meta AI 2025).
     llama4::Llama4,
     /// Latent attention and mixtures of experts (DeepSeek-AI 2024, arXiv:2412.19437).
@@ -108,6 +117,8 @@ pub(crate) struct Defaults {
     pub(crate) rope_theta: f64,
     /// Whether the head is the embedding table.
     pub(crate) tied: bool,
+    /// Whether the attention has biases.
+    pub(crate) attention_bias: bool,
 }
 
 impl Default for Defaults {
@@ -120,6 +131,7 @@ impl Default for Defaults {
             head_dim: None,
             rope_theta: 10_000.0,
             tied: false,
+            attention_bias: false,
         }
     }
 }

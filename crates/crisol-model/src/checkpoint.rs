@@ -7,8 +7,8 @@ use std::path::Path;
 
 use crisol_engine::{Device, ParamId, ParamSpec, Params, WeightFormat};
 use crisol_hub::{
-    Dtype, Elements, FloatType, HubError, Mapped, Tensor, Tensors, write_folder_atomically,
-    write_weights,
+    Dtype, Elements, FloatType, GgmlType, HubError, Mapped, Tensor, Tensors, dequantise,
+    write_folder_atomically, write_weights,
 };
 use crisol_text::{TextError, TextSetup};
 
@@ -132,9 +132,9 @@ pub(crate) fn open_weights(folder: &Path) -> Result<OpenedWeights, ModelError> {
             || config.family().is_mtp_tensor(&config, name)
     };
     let file_tensors: Vec<FileTensor> =
-        specs.iter().map(|spec| FileTensor::new(&config, spec, prefix)).collect();
-    let expected =
-        file_tensors.iter().map(|tensor| (tensor.name.as_str(), tensor.shape.as_slice()));
+        specs.iter().map(|spec| FileTensor::in_files(&config, spec, prefix, &tensors)).collect();
+    let expected: Vec<_> = file_tensors.iter().flat_map(FileTensor::tensors).collect();
+    let expected = expected.iter().map(|(name, shape)| (name.as_str(), shape.as_slice()));
     tensors.check_shapes(expected, |name| match name.strip_prefix(prefix) {
         Some(name) => ignored(name),
         None => true,
@@ -185,7 +185,11 @@ impl<'a> Folder<'a> {
 
 impl WeightSource for Folder<'_> {
     fn values(&mut self, index: usize, spec: &ParamSpec) -> Result<Vec<f32>, HubError> {
-        let FileTensor { name, shape, fused } = &self.file_tensors[index];
+        let FileTensor { name, shape, fused, mxfp4 } = &self.file_tensors[index];
+        if let (true, Some(fused)) = (mxfp4, fused) {
+            let rows = self.file_tensors[index].mxfp4_rows(self.tensors, fused, spec)?;
+            return Ok(dequantise(GgmlType::MXFP4, &rows).expect("a type that is read"));
+        }
         let read = |tensors: &Tensors| -> Result<Vec<f32>, HubError> {
             let values = tensors.read(name, shape)?;
             if let Some(Elements { bytes, .. }) = tensors.mapped(name, shape)? {
@@ -201,7 +205,12 @@ impl WeightSource for Folder<'_> {
     }
 
     fn matrix(&self, index: usize, spec: &ParamSpec) -> Result<Option<FileMatrix<'_>>, HubError> {
-        let FileTensor { name, shape, fused } = &self.file_tensors[index];
+        let FileTensor { name, shape, fused, mxfp4 } = &self.file_tensors[index];
+        if let (true, Some(fused)) = (mxfp4, fused) {
+            let rows = self.file_tensors[index].mxfp4_rows(self.tensors, fused, spec)?;
+            let (format, bytes) = (WeightFormat::Mxfp4, Bytes::Gathered(rows));
+            return Ok(Some(FileMatrix { format, bytes, interleaved_head_dim: None }));
+        }
         let Some((format, mapped)) = self.file_tensors[index].for_inference(self.tensors)? else {
             return Ok(None);
         };
@@ -218,6 +227,10 @@ impl WeightSource for Folder<'_> {
             ),
         };
         Ok(Some(FileMatrix { format, bytes, interleaved_head_dim: None }))
+    }
+
+    fn format(&self, index: usize, _: &ParamSpec) -> Result<Option<WeightFormat>, HubError> {
+        self.file_tensors[index].weight_format(self.tensors)
     }
 }
 
@@ -248,12 +261,18 @@ fn is_multimodal(tensors: &Tensors) -> bool {
     tensors.names().any(|name| name.starts_with(LANGUAGE_MODEL_PREFIX))
 }
 
+/// After the name of a tensor in MXFP4.
+const BLOCKS: &str = "_blocks";
+const SCALES: &str = "_scales";
+
 /// The tensor of a checkpoint folder that holds a parameter.
 #[derive(Clone, Debug)]
 pub(crate) struct FileTensor {
     pub(crate) name: String,
     pub(crate) shape: Vec<usize>,
     fused: Option<FusedExpert>,
+    /// Whether the files have the fused tensor as blocks and scales.
+    mxfp4: bool,
 }
 
 impl FileTensor {
@@ -261,13 +280,62 @@ impl FileTensor {
         let fused = config.family().fused_expert(spec);
         let (name, shape) = match &fused {
             None => (&spec.name, spec.shape.clone()),
-            Some(fused) => (&fused.tensor, fused.shape.to_vec()),
+            Some(fused) => (&fused.tensor, fused.shape.clone()),
         };
-        FileTensor { name: format!("{prefix}{name}"), shape, fused }
+        FileTensor { name: format!("{prefix}{name}"), shape, fused, mxfp4: false }
+    }
+
+    /// The tensor as given files have it.
+    fn in_files(config: &Config, spec: &ParamSpec, prefix: &str, tensors: &Tensors) -> FileTensor {
+        let mut tensor = FileTensor::new(config, spec, prefix);
+        let whole_blocks = tensor.fused.as_ref().is_some_and(FusedExpert::has_whole_blocks);
+        let blocks = format!("{}{BLOCKS}", tensor.name);
+        tensor.mxfp4 = whole_blocks && tensors.shape(&blocks).is_some();
+        tensor
+    }
+
+    /// Names and shapes of the tensors in the files.
+    fn tensors(&self) -> Vec<(String, Vec<usize>)> {
+        match &self.fused {
+            Some(fused) if self.mxfp4 => {
+                let [blocks, scales] = fused.mxfp4_shapes();
+                let name = &self.name;
+                vec![(format!("{name}{BLOCKS}"), blocks), (format!("{name}{SCALES}"), scales)]
+            }
+            _ => vec![(self.name.clone(), self.shape.clone())],
+        }
+    }
+
+    /// The rows of a parameter in MXFP4.
+    fn mxfp4_rows(
+        &self,
+        tensors: &Tensors,
+        fused: &FusedExpert,
+        spec: &ParamSpec,
+    ) -> Result<Vec<u8>, HubError> {
+        let mut parts = Vec::new();
+        for (name, shape) in self.tensors() {
+            let bytes = tensors.mapped(&name, &shape)?.filter(|part| part.dtype == Dtype::U8);
+            parts.push(bytes.ok_or_else(|| tensors.unsupported(&name))?.bytes);
+        }
+        Ok(fused.extract_mxfp4(&parts[0], &parts[1], spec.shape[0]))
+    }
+
+    /// Whether an export can copy the tensor from the files.
+    pub(crate) fn is_whole(&self) -> bool {
+        !self.mxfp4
+    }
+
+    /// The format in which inference keeps the parameter; `None`: converted to f32.
+    fn weight_format(&self, tensors: &Tensors) -> Result<Option<WeightFormat>, HubError> {
+        if self.mxfp4 {
+            return Ok(Some(WeightFormat::Mxfp4));
+        }
+        Ok(self.for_inference(tensors)?.map(|(format, _)| format))
     }
 
     /// Weight format and bytes, if inference can use them without conversion.
-    pub(crate) fn for_inference<'a>(
+    fn for_inference<'a>(
         &self,
         tensors: &'a Tensors,
     ) -> Result<Option<(WeightFormat, Mapped<'a>)>, HubError> {

@@ -112,14 +112,9 @@ impl ModelFiles {
     /// Bytes of the weights in inference: matrices in the file's format where the engine supports
     /// it, everything else in f32.
     pub fn inference_bytes(&self) -> Result<u64, ModelError> {
-        let mut bytes = 0;
+        let (source, mut bytes) = (self.source(), 0);
         for (index, spec) in self.specs.iter().enumerate() {
-            let format = match &self.weights {
-                Weights::Gguf(gguf) => gguf::weight_format(gguf, &self.config, spec),
-                Weights::Folder(tensors, file_tensors) => {
-                    file_tensors[index].for_inference(tensors)?.map(|(format, _)| format)
-                }
-            };
+            let format = source.format(index, spec)?;
             bytes += inference_bytes(spec, format) as u64;
         }
         Ok(bytes)
@@ -217,7 +212,7 @@ impl ModelFiles {
     fn folder_values(&self, group: TensorGroup) -> Values<'_> {
         match &self.weights {
             // Folder to folder: tensors are copied as they are, fused experts included.
-            Weights::Folder(tensors, file_tensors) => {
+            Weights::Folder(tensors, file_tensors) if file_tensors[group.first()].is_whole() => {
                 let FileTensor { name, shape, .. } = &file_tensors[group.first()];
                 Box::new(move || {
                     let values = tensors.read(name, shape)?;
@@ -225,7 +220,7 @@ impl ModelFiles {
                     Ok(Cow::Owned(values))
                 })
             }
-            Weights::Gguf(_) => Box::new(move || {
+            _ => Box::new(move || {
                 let mut source = self.source();
                 let read = |index: usize| {
                     let values = source.values(index, &self.specs[index])?;

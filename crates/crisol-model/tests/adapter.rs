@@ -60,12 +60,15 @@ fn assert_close(what: &str, values: &[f32], expected: &[f32]) {
     }
 }
 
-const ARCHITECTURES: [Architecture; 5] = [
+const ARCHITECTURES: [Architecture; 8] = [
     Architecture::Llama,
     Architecture::Olmo2,
     Architecture::Qwen3,
     Architecture::Llama4,
     Architecture::DeepseekV3,
+    Architecture::Qwen3Moe,
+    Architecture::Mixtral,
+    Architecture::GptOss,
 ];
 
 #[test]

@@ -20,7 +20,8 @@
 use std::sync::Arc;
 
 use crisol_engine::{
-    Attention, Choice, GatedActivation, HeadSlice, ParamId, ParamSpec, Params, RopeStyle, Router, Scoring, Tape, Var,
+    Attention, Choice, GatedActivation, HeadSlice, ParamId, ParamSpec, Params, RopeStyle, Router,
+    Scoring, Tape, Var,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
