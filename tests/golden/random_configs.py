@@ -188,7 +188,11 @@ def qwen3_moe(r, longest):
 
 def mixtral(r, longest):
     experts = r.randint(1, 9)
-    return mistral(r, longest) | {"num_local_experts": experts, "num_experts_per_tok": r.randint(1, experts)}
+    return common(r, longest) | {
+        "num_local_experts": experts,
+        "num_experts_per_tok": r.randint(1, experts),
+        "sliding_window": r.choice([None, 2, 3, 10, longest // 2, longest * 2]),
+    }
 
 
 def gpt_oss(r, longest):
