@@ -15,7 +15,7 @@ const POSITIONS: usize = 1 << 12;
 
 /// What the number of parameters is a product of; only models of up to `LARGEST` and `LAYERS` are
 /// made.
-const SIZES: [&str; 16] = [
+const SIZES: [&str; 17] = [
     "vocab_size",
     "hidden_size",
     "intermediate_size",
@@ -29,6 +29,7 @@ const SIZES: [&str; 16] = [
     "v_head_dim",
     "q_lora_rank",
     "kv_lora_rank",
+    "num_experts",
     "num_local_experts",
     "n_routed_experts",
     "n_shared_experts",

@@ -34,6 +34,8 @@ ADAPTERS = {
     "llama4": ("llama4", {"target_modules": ATTENTION + FEED_FORWARD}),
     # PEFT takes names of feed-forward layers for those of the experts, and leaves the others out.
     "deepseek-v3": ("deepseek-v3", {"target_modules": LATENT}),
+    # Of the mixtures: sinks, windows, and biases beside adapters.
+    "gpt-oss": ("gpt-oss", {"target_modules": ATTENTION}),
     "rslora": ("qwen3", {"use_rslora": True}),
     "patterns": (
         "llama",

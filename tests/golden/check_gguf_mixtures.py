@@ -1,5 +1,4 @@
-"""Checks GGUF files of the two families with mixtures of experts, Llama 4 and DeepSeek-V3, on tiny
-models with random weights.
+"""Checks GGUF files of the families with mixtures of experts on tiny models with random weights.
 
     python check_gguf_mixtures.py CRISOL TOKENIZER [NAME ...]
 
@@ -20,7 +19,18 @@ from pathlib import Path
 
 import torch
 import transformers
-from transformers import DeepseekV3Config, DeepseekV3ForCausalLM, Llama4ForCausalLM, Llama4TextConfig
+from transformers import (
+    DeepseekV3Config,
+    DeepseekV3ForCausalLM,
+    GptOssConfig,
+    GptOssForCausalLM,
+    Llama4ForCausalLM,
+    Llama4TextConfig,
+    MixtralConfig,
+    MixtralForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
+)
 
 import check_gguf
 from random_configs import randomise
@@ -75,6 +85,40 @@ def deepseek(**changes):
     return DeepseekV3ForCausalLM, DeepseekV3Config(**{**shape, **changes})
 
 
+def qwen3_moe(**changes):
+    shape = {
+        **SHARED,
+        "num_hidden_layers": 3,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "moe_intermediate_size": 32,
+        "num_experts": 8,
+        "num_experts_per_tok": 3,
+        "norm_topk_prob": True,
+    }
+    return Qwen3MoeForCausalLM, Qwen3MoeConfig(**{**shape, **changes})
+
+
+def mixtral(**changes):
+    shape = {**SHARED, "num_hidden_layers": 3, "num_key_value_heads": 2, "num_local_experts": 4}
+    return MixtralForCausalLM, MixtralConfig(**{**shape, **changes})
+
+
+def gpt_oss(**changes):
+    shape = {
+        **SHARED,
+        "num_hidden_layers": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "num_local_experts": 6,
+        "num_experts_per_tok": 3,
+        # Shorter than the prompts and what follows them.
+        "sliding_window": 12,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+    }
+    return GptOssForCausalLM, GptOssConfig(**{**shape, **changes})
+
+
 def yarn(factor=8.0, **more):
     return {"rope_type": "yarn", "rope_theta": 10000.0, "factor": factor, "original_max_position_embeddings": 32, **more}
 
@@ -88,6 +132,13 @@ MODELS = {
     "llama4-llama3": llama4(rope_parameters=LLAMA3),
     "llama4-linear": llama4(rope_parameters={"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}),
     "llama4-yarn": llama4(rope_parameters=yarn()),
+    "qwen3-moe": qwen3_moe(),
+    "qwen3-moe-yarn": qwen3_moe(tie_word_embeddings=True, num_experts_per_tok=1, rope_parameters=yarn()),
+    "mixtral": mixtral(),
+    "mixtral-llama3": mixtral(num_local_experts=3, num_experts_per_tok=3, rope_parameters={**LLAMA3, "high_freq_factor": 4.0}),
+    "gpt-oss": gpt_oss(),
+    # Every pair is beyond the bounds, which llama.cpp rounds and the model does not.
+    "gpt-oss-yarn": gpt_oss(rope_parameters={**yarn(truncate=False), "rope_theta": 6.0, "original_max_position_embeddings": 200}),
     "deepseek": deepseek(),
     "deepseek-plain": deepseek(q_lora_rank=None, n_group=1, topk_group=1, norm_topk_prob=False, tie_word_embeddings=True),
     "deepseek-odd": deepseek(kv_lora_rank=26, qk_nope_head_dim=14, qk_rope_head_dim=6, n_group=2, topk_group=2, n_shared_experts=1),

@@ -28,6 +28,8 @@ from transformers import (
     GPT2LMHeadModel,
     GraniteConfig,
     GraniteForCausalLM,
+    GptOssConfig,
+    GptOssForCausalLM,
     Llama4ForCausalLM,
     Llama4TextConfig,
     LlamaConfig,
@@ -35,6 +37,8 @@ from transformers import (
     LlamaForSequenceClassification,
     MistralConfig,
     MistralForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
     Olmo2Config,
     Olmo2ForCausalLM,
     Olmo3Config,
@@ -47,6 +51,8 @@ from transformers import (
     Qwen3ForCausalLM,
     SmolLM3Config,
     SmolLM3ForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
 )
 
 HERE = Path(__file__).parent
@@ -112,6 +118,29 @@ def llama4(**changes):
         "pad_token_id": None,
     }
     return Llama4ForCausalLM, Llama4TextConfig(**{**shape, **changes}), torch.float32, "1GB"
+
+
+def gpt_oss(**changes):
+    """A small gpt-oss whose window is shorter than the documents."""
+    shape = {
+        **SMALL,
+        "vocab_size": 37,
+        "intermediate_size": 12,
+        "head_dim": 6,
+        "num_local_experts": 3,
+        "num_experts_per_tok": 2,
+        "sliding_window": 5,
+        "pad_token_id": None,
+        "rope_parameters": {
+            "rope_type": "yarn",
+            "rope_theta": 1000.0,
+            "factor": 8.0,
+            "original_max_position_embeddings": 16,
+            "beta_fast": 4.0,
+            "truncate": False,
+        },
+    }
+    return GptOssForCausalLM, GptOssConfig(**{**shape, **changes}), torch.bfloat16, "1GB"
 
 
 # Sizes that are no multiples of anything, and one key and value for all heads.
@@ -245,6 +274,38 @@ MODELS = {
         torch.bfloat16,
         "1GB",
     ),
+    # A mixture, and a dense layer.
+    "qwen3-moe": (
+        Qwen3MoeForCausalLM,
+        Qwen3MoeConfig(
+            **{**SMALL, "vocab_size": 37, "intermediate_size": 12},
+            head_dim=6,
+            moe_intermediate_size=8,
+            num_experts=5,
+            num_experts_per_tok=3,
+            norm_topk_prob=True,
+            mlp_only_layers=[1],
+            tie_word_embeddings=True,
+        ),
+        torch.bfloat16,
+        "1GB",
+    ),
+    "qwen3-moe-odd": (
+        Qwen3MoeForCausalLM,
+        Qwen3MoeConfig(
+            **ODD,
+            head_dim=10,
+            moe_intermediate_size=7,
+            num_experts=3,
+            num_experts_per_tok=2,
+            decoder_sparse_step=2,
+            attention_bias=True,
+            use_sliding_window=True,
+            sliding_window=4,
+        ),
+        torch.bfloat16,
+        "1GB",
+    ),
     "granite": (
         GraniteForCausalLM,
         GraniteConfig(
@@ -355,6 +416,25 @@ MODELS = {
         ),
         torch.float32,
         "1GB",
+    ),
+    "mixtral": (
+        MixtralForCausalLM,
+        MixtralConfig(**{**SMALL, "vocab_size": 37, "intermediate_size": 12}, num_local_experts=3, sliding_window=6),
+        torch.bfloat16,
+        "1GB",
+    ),
+    "gpt-oss": gpt_oss(swiglu_limit=0.3),
+    "gpt-oss-mxfp4": gpt_oss(
+        vocab_size=17,
+        hidden_size=32,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_local_experts=2,
+        num_experts_per_tok=1,
+        attention_bias=False,
+        layer_types=["full_attention"],
+        rope_parameters={"rope_type": "default", "rope_theta": 1000.0},
     ),
     "llama4": llama4(),
     "llama4-plain": llama4(
@@ -556,6 +636,33 @@ def as_fp8(model, folder, block):
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
+def as_mxfp4(model, folder):
+    """Stores the experts' matrices as gpt-oss's are, blocks of 32 numbers of 4 bits with an exponent
+    each, and gives the model the stored values."""
+    path = folder / "model.safetensors"
+    stored = load_file(path)
+    codes = torch.tensor([0.0, 0.5, 1, 1.5, 2, 3, 4, 6])
+    widened = dict(stored)
+    for name, w in widened.items():
+        if not name.endswith(("experts.gate_up_proj", "experts.down_proj")):
+            continue
+        blocks = w.transpose(1, 2).reshape(w.shape[0], w.shape[2], w.shape[1] // 32, 32)
+        exponent = (blocks.abs().amax(-1) / 6).log2().ceil()
+        scaled = blocks / exponent.exp2().unsqueeze(-1)
+        nearest = (scaled.abs().unsqueeze(-1) - codes).abs().argmin(-1)
+        code = nearest + 8 * (scaled < 0)
+        del stored[name]
+        stored[name + "_blocks"] = (code[..., ::2] + 16 * code[..., 1::2]).to(torch.uint8)
+        stored[name + "_scales"] = (exponent + 127).to(torch.uint8)
+        numbers = codes[nearest] * scaled.sign() * exponent.exp2().unsqueeze(-1)
+        widened[name] = numbers.reshape(w.shape[0], w.shape[2], w.shape[1]).transpose(1, 2).contiguous()
+    model.load_state_dict(widened)
+    save_file(stored, path, metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "mxfp4", "modules_to_not_convert": ["model.layers.*.self_attn", "model.layers.*.mlp.router"]}
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
 def as_before(folder):
     """Rotary embeddings, and which layers have windows, where transformers 4 had them."""
     path = folder / "config.json"
@@ -607,12 +714,17 @@ def forward(model, documents):
     return logits, total / sum(len(d) - 1 for d in documents)
 
 
+def is_matrix(name, p):
+    """gpt-oss has the biases of all experts in one matrix."""
+    return p.dim() > 1 and not name.endswith("bias")
+
+
 def train(model, documents):
     """Loss and gradient norm before each of ten AdamW steps; norms and biases are not decayed."""
     o = OPTIMIZER
     groups = [
-        {"params": [p for p in model.parameters() if p.dim() > 1], "weight_decay": o["weight_decay"]},
-        {"params": [p for p in model.parameters() if p.dim() == 1], "weight_decay": 0.0},
+        {"params": [p for n, p in model.named_parameters() if is_matrix(n, p)], "weight_decay": o["weight_decay"]},
+        {"params": [p for n, p in model.named_parameters() if not is_matrix(n, p)], "weight_decay": 0.0},
     ]
     optimizer = torch.optim.AdamW(groups, lr=o["lr"], betas=(o["beta1"], o["beta2"]), eps=o["eps"])
     losses, norms = [], []
@@ -629,24 +741,30 @@ def train(model, documents):
 CONV1D = ("c_attn.weight", "c_proj.weight", "c_fc.weight")
 
 
-def as_saved(name, tensor):
-    """Names and tensors of every expert by itself, `[out, in]`; Llama 4 and GPT-2 have them
-    transposed."""
+def as_saved(model, name, tensor):
+    """Names and tensors of every expert by itself, `[out, in]`. Llama 4, gpt-oss and GPT-2 have
+    them transposed, and gpt-oss has gate and up in turns."""
+    kind = model.config.model_type
     if name.endswith(CONV1D):
         yield name, tensor.t().contiguous()
         return
-    if "feed_forward.experts" in name:
+    if ".experts." not in name:
+        yield name.replace(".mlp.gate.", ".block_sparse_moe.gate.") if kind == "mixtral" else name, tensor
+        return
+    layer, part = name.split(".experts.")
+    names = {"gate": "gate_proj", "up": "up_proj", "down": "down_proj"}
+    if kind == "mixtral":
+        layer, names = layer.replace(".mlp", ".block_sparse_moe"), {"gate": "w1", "up": "w3", "down": "w2"}
+    end = "bias" if part.endswith("bias") else "weight"
+    if kind in ("llama4_text", "gpt_oss") and end == "weight":
         tensor = tensor.transpose(1, 2)
-    if name.endswith("experts.gate_up_proj"):
-        for expert, both in enumerate(tensor):
-            gate, up = both.chunk(2)
-            yield name.replace("gate_up_proj", f"{expert}.gate_proj.weight"), gate.contiguous()
-            yield name.replace("gate_up_proj", f"{expert}.up_proj.weight"), up.contiguous()
-    elif name.endswith("experts.down_proj"):
-        for expert, down in enumerate(tensor):
-            yield name.replace("down_proj", f"{expert}.down_proj.weight"), down.clone(memory_format=torch.contiguous_format)
-    else:
-        yield name, tensor
+    for expert, both in enumerate(tensor):
+        if part.startswith("gate_up"):
+            gate, up = (both[::2], both[1::2]) if kind == "gpt_oss" else both.chunk(2)
+            yield f"{layer}.experts.{expert}.{names['gate']}.{end}", gate.contiguous()
+            yield f"{layer}.experts.{expert}.{names['up']}.{end}", up.contiguous()
+        else:
+            yield f"{layer}.experts.{expert}.{names['down']}.{end}", both.clone(memory_format=torch.contiguous_format)
 
 
 def greedy(model, prompt):
@@ -676,6 +794,8 @@ def write(model_name):
     (folder / "generation_config.json").unlink(missing_ok=True)
     if model_name.endswith("fp8"):
         as_fp8(model, folder, (8, 6))
+    if model_name.endswith("mxfp4"):
+        as_mxfp4(model, folder)
     if model_name.endswith("older"):
         as_before(folder)
     if "within" in model_name:
@@ -693,7 +813,7 @@ def write(model_name):
         loss.backward()
         tensors["logits"] = torch.cat(logits).detach()
         for name, p in model.named_parameters():
-            tensors |= {f"gradient.{n}": g for n, g in as_saved(name, p.grad.clone())}
+            tensors |= {f"gradient.{n}": g for n, g in as_saved(model, name, p.grad.clone())}
         fresh = copy.deepcopy(model).eval()
         first = torch.nn.utils.get_total_norm([p.grad for p in model.parameters()]).item()
         # Some steps shall be clipped and some not; norms fall.
@@ -704,7 +824,7 @@ def write(model_name):
         golden |= {"greedy": greedy(fresh, documents[0])}
         golden |= {"loss": loss.item(), "optimizer": OPTIMIZER, "losses": losses, "gradient_norms": norms}
         for name, p in model.named_parameters():
-            tensors |= {f"final.{n}": w for n, w in as_saved(name, p.detach())}
+            tensors |= {f"final.{n}": w for n, w in as_saved(model, name, p.detach())}
         save_file(tensors, folder / "golden.safetensors")
     (folder / "golden.json").write_text(json.dumps(golden) + "\n")
     print(model_name, {k: v for k, v in golden.items() if k in ("loss", "losses", "gradient_norms", "scalars")})

@@ -103,17 +103,19 @@ def qwen2(r, longest):
     return shape | windows(r, longest, shape["num_hidden_layers"])
 
 
+# Windows are 2 or more: with 1, transformers' cache keeps everything, and generation differs from a
+# forward pass.
 def windows(r, longest, layers):
     """Qwen's: in layers from one on."""
     return {
         "use_sliding_window": r.random() < 0.7,
-        "sliding_window": r.choice([1, 3, 10, longest // 2, longest * 2]),
+        "sliding_window": r.choice([2, 3, 10, longest // 2, longest * 2]),
         "max_window_layers": r.randint(0, layers),
     }
 
 
 def mistral(r, longest):
-    return halved(r, {**common(r, longest), "sliding_window": r.choice([None, 1, 3, 10, longest // 2, longest * 2])})
+    return halved(r, {**common(r, longest), "sliding_window": r.choice([None, 2, 3, 10, longest // 2, longest * 2])})
 
 
 def llama4(r, longest):
@@ -168,7 +170,57 @@ def deepseek_v3(r, longest):
     }
 
 
-FAMILIES = {"Llama": llama, "Olmo2": olmo2, "Qwen2": qwen2, "Qwen3": qwen3, "Mistral": mistral, "Llama4": llama4, "DeepseekV3": deepseek_v3}
+def qwen3_moe(r, longest):
+    shape = common(r, longest)
+    layers, experts = shape["num_hidden_layers"], r.randint(1, 9)
+    return shape | {
+        "hidden_size": shape["num_attention_heads"] * r.choice([3, 5, 8]),
+        "num_experts": experts,
+        "num_experts_per_tok": r.randint(1, experts),
+        "moe_intermediate_size": r.randint(1, 30),
+        "norm_topk_prob": r.random() < 0.5,
+        "decoder_sparse_step": r.randint(1, 3),
+        "mlp_only_layers": [layer for layer in range(layers) if r.random() < 0.3],
+        "use_sliding_window": r.random() < 0.5,
+        "sliding_window": r.choice([2, 3, 10, longest // 2, longest * 2]),
+    }
+
+
+def mixtral(r, longest):
+    experts = r.randint(1, 9)
+    return common(r, longest) | {
+        "num_local_experts": experts,
+        "num_experts_per_tok": r.randint(1, experts),
+        "sliding_window": r.choice([None, 2, 3, 10, longest // 2, longest * 2]),
+    }
+
+
+def gpt_oss(r, longest):
+    shape = common(r, longest)
+    layers, experts = shape["num_hidden_layers"], r.randint(1, 9)
+    shape |= {
+        "hidden_size": r.randint(9, 60),
+        "num_local_experts": experts,
+        "num_experts_per_tok": r.randint(1, experts),
+        "sliding_window": r.choice([2, 3, 10, longest // 2, longest * 2]),
+        "swiglu_limit": r.choice([7.0, 0.2, 1.0]),
+    }
+    some = {"layer_types": [r.choice(["sliding_attention", "full_attention"]) for _ in range(layers)]}
+    return shape | {key: value for key, value in some.items() if r.random() < 0.5}
+
+
+FAMILIES = {
+    "Llama": llama,
+    "Olmo2": olmo2,
+    "Qwen2": qwen2,
+    "Qwen3": qwen3,
+    "Mistral": mistral,
+    "Llama4": llama4,
+    "DeepseekV3": deepseek_v3,
+    "Qwen3Moe": qwen3_moe,
+    "Mixtral": mixtral,
+    "GptOss": gpt_oss,
+}
 
 
 def randomise(model):
@@ -180,8 +232,9 @@ def randomise(model):
             elif p.dim() == 1:
                 p.normal_(0, 0.3)
             else:
-                # Llama 4's experts are transposed.
-                fan_in = p.shape[-2] if "feed_forward.experts" in name else p.shape[-1]
+                # Experts of Llama 4 and gpt-oss are transposed.
+                transposed = ".experts." in name and model.config.model_type in ("llama4_text", "gpt_oss")
+                fan_in = p.shape[-2] if transposed else p.shape[-1]
                 p.normal_(0, 1.5 * fan_in**-0.5)
         for name, b in model.named_buffers():
             if name.endswith("e_score_correction_bias"):

@@ -86,6 +86,33 @@ fn gpt2(hidden: usize, layers: usize) -> ModelShape {
     }
 }
 
+/// A mixture in every layer, `per_token` of `experts` with an inner width of their own.
+fn mixture(sizes: Sizes, experts: usize, per_token: usize, norm: QkNorm) -> ModelShape {
+    let mut shape = dense(sizes, Head::Untied, norm);
+    let inner = sizes[5];
+    for (_, block) in &mut shape.blocks {
+        block.feed_forward = FeedForward::Mixture { experts, per_token, inner, shared: 0 };
+    }
+    shape
+}
+
+/// gpt-oss: windows in every second layer, and biases of all projections.
+fn gpt_oss(layers: usize, experts: usize) -> ModelShape {
+    let (hidden, heads, kv_heads, head_dim) = (2880, 64, 8, 64);
+    let sizes = [hidden, layers, heads, kv_heads, head_dim, hidden, 201_088];
+    let mut shape = mixture(sizes, experts, 4, QkNorm::None);
+    let (_, mut block) = shape.blocks[0];
+    // Of queries, keys and values, the output, the router, and gate, up and down of the experts.
+    let biases = (heads + 2 * kv_heads) * head_dim + hidden + experts + 3 * experts * hidden;
+    // Each query head has a sink.
+    block.vectors += biases + heads;
+    let span = Some(Span::Window(128));
+    let local =
+        Block { attention: Attention::Grouped { heads, kv_heads, head_dim, span }, ..block };
+    shape.blocks = vec![(layers / 2, local), (layers / 2, block)];
+    shape
+}
+
 /// Llama 4's text model: 48 layers, every fourth with full attention, `dense_layers` of them
 /// without experts.
 fn llama4(experts: usize, dense_layers: usize) -> ModelShape {
@@ -163,6 +190,7 @@ pub fn models() -> Vec<KnownModel> {
         context: 1024,
         shape: gpt2(hidden, layers),
     };
+    let mixed = |name, source, context, shape| KnownModel { name, source, context, shape };
     vec![
         llama(
             "smollm2-135m",
@@ -299,6 +327,32 @@ pub fn models() -> Vec<KnownModel> {
         gpt2_of("gpt2-medium", "openai-community/gpt2-medium", 1024, 24),
         gpt2_of("gpt2-large", "openai-community/gpt2-large", 1280, 36),
         gpt2_of("gpt2-xl", "openai-community/gpt2-xl", 1600, 48),
+        mixed(
+            "qwen3-30b-a3b",
+            "Qwen/Qwen3-30B-A3B",
+            40_960,
+            mixture([2048, 48, 32, 4, 128, 768, 151_936], 128, 8, QkNorm::Heads),
+        ),
+        mixed(
+            "qwen3-235b-a22b",
+            "Qwen/Qwen3-235B-A22B",
+            40_960,
+            mixture([4096, 94, 64, 4, 128, 1536, 151_936], 128, 8, QkNorm::Heads),
+        ),
+        mixed(
+            "mixtral-8x7b",
+            "mistralai/Mixtral-8x7B-v0.1",
+            32_768,
+            mixture([4096, 32, 32, 8, 128, 14_336, 32_000], 8, 2, QkNorm::None),
+        ),
+        mixed(
+            "mixtral-8x22b",
+            "mistralai/Mixtral-8x22B-v0.1",
+            65_536,
+            mixture([6144, 56, 48, 8, 128, 16_384, 32_000], 8, 2, QkNorm::None),
+        ),
+        mixed("gpt-oss-20b", "openai/gpt-oss-20b", 131_072, gpt_oss(24, 32)),
+        mixed("gpt-oss-120b", "openai/gpt-oss-120b", 131_072, gpt_oss(36, 128)),
         KnownModel {
             name: "llama-4-scout",
             source: "meta-llama/Llama-4-Scout-17B-16E",
@@ -381,7 +435,14 @@ mod tests {
     #[test]
     fn published_mixtures() {
         for (name, parameters, active) in [
-            ("llama-4-scout", 107_769_861_120_u64, 17e9),
+            ("qwen3-30b-a3b", 30_532_122_624_u64, 3.35e9),
+            ("qwen3-235b-a22b", 235_093_634_560, 22.2e9),
+            ("mixtral-8x7b", 46_702_792_704, 12.9e9),
+            ("mixtral-8x22b", 140_620_634_112, 39.1e9),
+            // OpenAI counts 3.6 B and 5.1 B, without the embedding table.
+            ("gpt-oss-20b", 20_914_757_184, 3.61e9 + 2880.0 * 201_088.0),
+            ("gpt-oss-120b", 116_829_156_672, 5.13e9 + 2880.0 * 201_088.0),
+            ("llama-4-scout", 107_769_861_120, 17e9),
             ("llama-4-maverick", 400_711_848_960, 17e9),
             ("deepseek-v3", 671_026_404_352 + 58 * 256, 37e9),
         ] {

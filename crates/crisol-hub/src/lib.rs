@@ -27,7 +27,7 @@ pub use atomic::{
 };
 pub use decode::Scales;
 pub use error::HubError;
-pub use gguf::{Array, GgmlType, Gguf, GgufTensor, Metadata, Value, write_gguf};
+pub use gguf::{Array, GgmlType, Gguf, GgufTensor, Metadata, Value, dequantise, write_gguf};
 pub use json_error::json_error;
 pub use map::Mapped;
 pub use safetensors::Dtype;

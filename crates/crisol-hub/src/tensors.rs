@@ -264,7 +264,7 @@ impl Tensors {
 
     /// The values without scales.
     fn values(&self, name: &str, entry: &TensorEntry) -> Result<Vec<f32>, HubError> {
-        let (file, map) = &self.files[entry.file];
+        let (_, map) = &self.files[entry.file];
         let bytes = &map[entry.bytes.clone()];
         let values = match &entry.strides {
             None => decode(entry.dtype, bytes),
@@ -273,11 +273,17 @@ impl Tensors {
                 &strides::gather(bytes, entry.dtype.bitsize() / 8, &entry.shape, strides),
             ),
         };
-        values.ok_or_else(|| HubError::UnsupportedDtype {
-            file: file.clone(),
+        values.ok_or_else(|| self.unsupported(name))
+    }
+
+    /// The error of a tensor whose element type is not supported.
+    pub fn unsupported(&self, name: &str) -> HubError {
+        let entry = self.entries.get(name);
+        HubError::UnsupportedDtype {
+            file: entry.map_or(&self.path, |entry| &self.files[entry.file].0).clone(),
             tensor: name.into(),
-            dtype: format!("{:?}", entry.dtype),
-        })
+            dtype: entry.map_or_else(String::new, |entry| format!("{:?}", entry.dtype)),
+        }
     }
 
     /// The scales of an FP8 weight, if it has any. Errors unless there is one per block.

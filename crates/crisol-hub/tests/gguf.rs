@@ -6,7 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crisol_hub::{
-    Array, GgmlType, Gguf, GgufTensor, HubError, Metadata, Tensor, Tensors, Value, write_gguf,
+    Array, GgmlType, Gguf, GgufTensor, HubError, Metadata, Tensor, Tensors, Value, dequantise,
+    write_gguf,
 };
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -227,6 +228,37 @@ fn blocks_are_written_as_ggml_writes_them() {
             "{name}"
         );
     }
+}
+
+/// Bytes of every kind, some without a code of 4 or 6, which get another exponent.
+#[test]
+fn mxfp4_is_written_as_the_numbers_that_it_is() {
+    let scratch = tempfile::tempdir().expect("a temporary folder");
+    let file = scratch.path().join("mxfp4.gguf");
+    let hashed = |i: usize| (i as u32).wrapping_mul(2_654_435_761).to_le_bytes()[3];
+    let mut bytes: Vec<u8> = (0..17 * 20).map(hashed).collect();
+    for (number, block) in bytes.chunks_exact_mut(17).enumerate() {
+        block[0] = [0, 1, 2, 127, 128, 200, 250][number % 7];
+        // A code of 6 decides the exponent that is written.
+        block[1] = block[1] & 0xf0 | 7;
+    }
+    let values = dequantise(GgmlType::MXFP4, &bytes).expect("a type that is read");
+    assert!((values[32 * 3] - 6.0).abs() < 1e-9 && values.iter().all(|x| x.is_finite()));
+    let written = |values: &[f32]| {
+        let tensors = [tensor("x", &[values.len() / 32, 32], values, GgmlType::MXFP4)];
+        write_gguf(&file, &Metadata::new(), &tensors)?;
+        let gguf = Gguf::open(&file)?;
+        Ok::<_, HubError>((gguf.bytes("x").expect("there").to_vec(), gguf.read("x")?))
+    };
+    assert_eq!(written(&values).expect("numbers of the type"), (bytes.clone(), values.clone()));
+    for block in bytes.chunks_exact_mut(17) {
+        block[0] = block[0].max(3);
+        block[1..].iter_mut().for_each(|byte| *byte &= 0xbb);
+    }
+    let small = dequantise(GgmlType::MXFP4, &bytes).expect("a type that is read");
+    assert_eq!(written(&small).expect("numbers of the type").1, small);
+    let error = written(&[0.3; 32]).expect_err("no such number").to_string();
+    assert!(error.contains("MXFP4"), "{error}");
 }
 
 #[test]

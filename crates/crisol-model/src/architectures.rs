@@ -6,15 +6,18 @@ mod deepseek_v3;
 mod gemma2;
 mod gemma3;
 mod gpt2;
+mod gpt_oss;
 mod granite;
 mod llama;
 mod llama4;
 mod mistral;
+mod mixtral;
 mod olmo2;
 mod olmo3;
 mod phi3;
 mod qwen2;
 mod qwen3;
+mod qwen3_moe;
 mod smollm3;
 
 use std::sync::Arc;
@@ -102,6 +105,12 @@ registry! {
     phi3::Phi3,
     /// Learned positions, `LayerNorm`, an MLP without a gate (Radford et al. 2019).
     gpt2::Gpt2,
+    /// Qwen3's blocks with mixtures of experts (Yang et al. 2025, arXiv:2505.09388).
+    qwen3_moe::Qwen3Moe,
+    /// Mistral's blocks with mixtures of experts (Jiang et al. 2024, arXiv:2401.04088).
+    mixtral::Mixtral,
+    /// Attention sinks and mixtures of experts with biases (OpenAI 2025, arXiv:2508.10925).
+    gpt_oss::GptOss,
     /// Chunked attention and mixtures of experts (Meta AI 2025).
     llama4::Llama4,
     /// Latent attention and mixtures of experts (DeepSeek-AI 2024, arXiv:2412.19437).
@@ -130,6 +139,8 @@ pub(crate) struct Defaults {
     pub(crate) rope_theta: f64,
     /// Whether the head is the embedding table.
     pub(crate) tied: bool,
+    /// Whether the attention has biases.
+    pub(crate) attention_bias: bool,
 }
 
 impl Default for Defaults {
@@ -142,6 +153,7 @@ impl Default for Defaults {
             head_dim: None,
             rope_theta: 10_000.0,
             tied: false,
+            attention_bias: false,
         }
     }
 }

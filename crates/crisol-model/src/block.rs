@@ -213,6 +213,8 @@ pub(crate) struct AttentionWeights {
     k: Linear,
     v: Linear,
     o: Linear,
+    /// Logits of query heads, if the parameters have any (gpt-oss).
+    sinks: Option<ParamId>,
 }
 
 impl AttentionWeights {
@@ -223,6 +225,7 @@ impl AttentionWeights {
             k: linear("self_attn.k_proj"),
             v: linear("self_attn.v_proj"),
             o: linear("self_attn.o_proj"),
+            sinks: params.id(&format!("{prefix}self_attn.sinks")),
         }
     }
 
@@ -240,7 +243,7 @@ impl AttentionWeights {
         (q, k, v): (Var, Var, Var),
     ) -> Var {
         let (q, k) = (pass.rotate(tape, layer, q), pass.rotate(tape, layer, k));
-        let shape = pass.config.attention(layer);
+        let shape = Attention { sinks: self.sinks, ..pass.config.attention(layer) };
         let mixed = attend(tape, pass, layer, shape, (q, k, v));
         self.output(tape, mixed)
     }

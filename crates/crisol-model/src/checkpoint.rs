@@ -7,8 +7,8 @@ use std::path::Path;
 
 use crisol_engine::{Device, ParamId, ParamSpec, Params, WeightFormat};
 use crisol_hub::{
-    Dtype, Elements, FloatType, HubError, Mapped, Tensor, Tensors, write_folder_atomically,
-    write_weights,
+    Dtype, Elements, FloatType, GgmlType, HubError, Mapped, Tensor, Tensors, dequantise,
+    write_folder_atomically, write_weights,
 };
 use crisol_text::{TextError, TextSetup};
 
@@ -132,9 +132,9 @@ pub(crate) fn open_weights(folder: &Path) -> Result<OpenedWeights, ModelError> {
             || config.family().is_mtp_tensor(&config, name)
     };
     let file_tensors: Vec<FileTensor> =
-        specs.iter().map(|spec| FileTensor::new(&config, spec, names)).collect();
-    let expected =
-        file_tensors.iter().map(|tensor| (tensor.name.as_str(), tensor.shape.as_slice()));
+        specs.iter().map(|spec| FileTensor::in_files(&config, spec, names, &tensors)).collect();
+    let expected: Vec<_> = file_tensors.iter().flat_map(FileTensor::tensors).collect();
+    let expected = expected.iter().map(|(name, shape)| (name.as_str(), shape.as_slice()));
     tensors
         .check_shapes(expected, |name| names.parameter(name).is_none_or(|name| ignored(&name)))?;
     Ok(OpenedWeights { config, tensors, specs, file_tensors })
@@ -183,7 +183,11 @@ impl<'a> Folder<'a> {
 
 impl WeightSource for Folder<'_> {
     fn values(&mut self, index: usize, spec: &ParamSpec) -> Result<Vec<f32>, HubError> {
-        let FileTensor { name, shape, fused, transposed } = &self.file_tensors[index];
+        let FileTensor { name, shape, fused, transposed, mxfp4 } = &self.file_tensors[index];
+        if let (true, Some(fused)) = (mxfp4, fused) {
+            let rows = self.file_tensors[index].mxfp4_rows(self.tensors, fused, spec)?;
+            return Ok(dequantise(GgmlType::MXFP4, &rows).expect("a type that is read"));
+        }
         let read = |tensors: &Tensors| -> Result<Vec<f32>, HubError> {
             let values = tensors.read(name, shape)?;
             if let Some(Elements { bytes, .. }) = tensors.mapped(name, shape)? {
@@ -202,7 +206,12 @@ impl WeightSource for Folder<'_> {
     }
 
     fn matrix(&self, index: usize, spec: &ParamSpec) -> Result<Option<FileMatrix<'_>>, HubError> {
-        let FileTensor { name, shape, fused, transposed } = &self.file_tensors[index];
+        let FileTensor { name, shape, fused, transposed, mxfp4 } = &self.file_tensors[index];
+        if let (true, Some(fused)) = (mxfp4, fused) {
+            let rows = self.file_tensors[index].mxfp4_rows(self.tensors, fused, spec)?;
+            let (format, bytes) = (WeightFormat::Mxfp4, Bytes::Gathered(rows));
+            return Ok(Some(FileMatrix { format, bytes, interleaved_head_dim: None }));
+        }
         let Some((format, mapped)) = self.file_tensors[index].for_inference(self.tensors)? else {
             return Ok(None);
         };
@@ -225,6 +234,10 @@ impl WeightSource for Folder<'_> {
             ),
         };
         Ok(Some(FileMatrix { format, bytes, interleaved_head_dim: None }))
+    }
+
+    fn format(&self, index: usize, _: &ParamSpec) -> Result<Option<WeightFormat>, HubError> {
+        self.file_tensors[index].weight_format(self.tensors)
     }
 }
 
@@ -306,6 +319,10 @@ fn transpose<T: Copy>(values: &[T], cols: usize) -> Vec<T> {
     (0..cols).flat_map(|col| values[col..].iter().step_by(cols).copied()).collect()
 }
 
+/// After the name of a tensor in MXFP4.
+const BLOCKS: &str = "_blocks";
+const SCALES: &str = "_scales";
+
 /// The tensor of a checkpoint folder that holds a parameter.
 #[derive(Clone, Debug)]
 pub(crate) struct FileTensor {
@@ -313,6 +330,8 @@ pub(crate) struct FileTensor {
     pub(crate) shape: Vec<usize>,
     fused: Option<FusedExpert>,
     transposed: bool,
+    /// Whether the files have the fused tensor as blocks and scales.
+    mxfp4: bool,
 }
 
 impl FileTensor {
@@ -321,16 +340,70 @@ impl FileTensor {
         let (fused, transposed) = (family.fused_expert(spec), family.is_transposed(spec));
         let (name, mut shape) = match &fused {
             None => (&spec.name, spec.shape.clone()),
-            Some(fused) => (&fused.tensor, fused.shape.to_vec()),
+            Some(fused) => (&fused.tensor, fused.shape.clone()),
         };
         if transposed {
             shape.reverse();
         }
-        FileTensor { name: names.tensor(name), shape, fused, transposed }
+        FileTensor { name: names.tensor(name), shape, fused, transposed, mxfp4: false }
+    }
+
+    /// The tensor as given files have it.
+    fn in_files(
+        config: &Config,
+        spec: &ParamSpec,
+        names: TensorNames,
+        tensors: &Tensors,
+    ) -> FileTensor {
+        let mut tensor = FileTensor::new(config, spec, names);
+        let whole_blocks = tensor.fused.as_ref().is_some_and(FusedExpert::has_whole_blocks);
+        let blocks = format!("{}{BLOCKS}", tensor.name);
+        tensor.mxfp4 = whole_blocks && tensors.shape(&blocks).is_some();
+        tensor
+    }
+
+    /// Names and shapes of the tensors in the files.
+    fn tensors(&self) -> Vec<(String, Vec<usize>)> {
+        match &self.fused {
+            Some(fused) if self.mxfp4 => {
+                let [blocks, scales] = fused.mxfp4_shapes();
+                let name = &self.name;
+                vec![(format!("{name}{BLOCKS}"), blocks), (format!("{name}{SCALES}"), scales)]
+            }
+            _ => vec![(self.name.clone(), self.shape.clone())],
+        }
+    }
+
+    /// The rows of a parameter in MXFP4.
+    fn mxfp4_rows(
+        &self,
+        tensors: &Tensors,
+        fused: &FusedExpert,
+        spec: &ParamSpec,
+    ) -> Result<Vec<u8>, HubError> {
+        let mut parts = Vec::new();
+        for (name, shape) in self.tensors() {
+            let bytes = tensors.mapped(&name, &shape)?.filter(|part| part.dtype == Dtype::U8);
+            parts.push(bytes.ok_or_else(|| tensors.unsupported(&name))?.bytes);
+        }
+        Ok(fused.extract_mxfp4(&parts[0], &parts[1], spec.shape[0]))
+    }
+
+    /// Whether an export can copy the tensor from the files.
+    pub(crate) fn is_whole(&self) -> bool {
+        !self.mxfp4
+    }
+
+    /// The format in which inference keeps the parameter; `None`: converted to f32.
+    fn weight_format(&self, tensors: &Tensors) -> Result<Option<WeightFormat>, HubError> {
+        if self.mxfp4 {
+            return Ok(Some(WeightFormat::Mxfp4));
+        }
+        Ok(self.for_inference(tensors)?.map(|(format, _)| format))
     }
 
     /// Weight format and bytes, if inference can use them without conversion.
-    pub(crate) fn for_inference<'a>(
+    fn for_inference<'a>(
         &self,
         tensors: &'a Tensors,
     ) -> Result<Option<(WeightFormat, Mapped<'a>)>, HubError> {

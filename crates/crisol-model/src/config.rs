@@ -549,10 +549,10 @@ impl ConfigFields {
         }
         if let Some(quantisation) = &self.quantization_config {
             let method = quantisation.get("quant_method").unwrap_or(&Value::Null);
-            if method != "fp8" {
+            if !["fp8", "mxfp4"].iter().any(|known| method == known) {
                 return Err(format!(
                     "its quantization_config has quant_method {method}; only \"fp8\" \
-                     (DeepSeek-V3's) is supported"
+                     (DeepSeek-V3's) and \"mxfp4\" (gpt-oss's) are supported"
                 ));
             }
         }
@@ -598,7 +598,7 @@ impl ConfigFields {
             specifics,
             windows: Vec::new(),
             rms_norm_eps: self.rms_norm_eps.unwrap_or(default.rms_norm_eps),
-            attention_bias: biased && self.attention_bias.unwrap_or(false),
+            attention_bias: biased && self.attention_bias.unwrap_or(default.attention_bias),
             mlp_bias: self.mlp_bias.unwrap_or(false),
             bos_token_id: self.bos_token_id.and_then(token),
             eos_token_id: match self.eos_token_id {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crisol_engine::ParamSpec;
+use crisol_engine::{ParamSpec, WeightFormat};
 use crisol_hub::{
     FloatType, GgmlType, Gguf, HubError, Tensor, Tensors, Values, write_folder_atomically,
 };
@@ -136,14 +136,9 @@ impl ModelFiles {
     /// Bytes of the weights in inference: matrices in the file's format where the engine supports
     /// it, everything else in f32.
     pub fn inference_bytes(&self) -> Result<u64, ModelError> {
-        let mut bytes = 0;
+        let (source, mut bytes) = (self.source(), 0);
         for (index, spec) in self.specs.iter().enumerate() {
-            let format = match &self.weights {
-                Weights::Gguf(gguf) => gguf::weight_format(gguf, &self.config, spec),
-                Weights::Folder(tensors, file_tensors) => {
-                    file_tensors[index].for_inference(tensors)?.map(|(format, _)| format)
-                }
-            };
+            let format = source.format(index, spec)?;
             bytes += inference_bytes(spec, format) as u64;
         }
         Ok(bytes)
@@ -242,7 +237,7 @@ impl ModelFiles {
     fn folder_values(&self, group: TensorGroup) -> Values<'_> {
         match &self.weights {
             // Folder to folder: tensors are copied as they are, fused experts included.
-            Weights::Folder(tensors, file_tensors) => {
+            Weights::Folder(tensors, file_tensors) if file_tensors[group.first()].is_whole() => {
                 let FileTensor { name, shape, .. } = &file_tensors[group.first()];
                 let spec = &self.specs[group.first()];
                 Box::new(move || {
@@ -252,7 +247,7 @@ impl ModelFiles {
                     Ok(Cow::Owned(values))
                 })
             }
-            Weights::Gguf(_) => Box::new(move || {
+            _ => Box::new(move || {
                 let mut source = self.source();
                 let read = |index: usize| {
                     let values = source.values(index, &self.specs[index])?;
@@ -294,6 +289,10 @@ impl WeightSource for Grown<'_> {
 
     fn matrix(&self, index: usize, spec: &ParamSpec) -> Result<Option<FileMatrix<'_>>, HubError> {
         self.0.matrix(index, spec)
+    }
+
+    fn format(&self, index: usize, spec: &ParamSpec) -> Result<Option<WeightFormat>, HubError> {
+        self.0.format(index, spec)
     }
 }
 

@@ -313,13 +313,9 @@ impl WeightSource for File<'_> {
     fn matrix(&self, _: usize, spec: &ParamSpec) -> Result<Option<FileMatrix<'_>>, HubError> {
         TensorMapping::in_file(self.gguf, self.config, spec).matrix(self.gguf, &spec.shape)
     }
-}
 
-/// The format in which inference keeps a parameter; `None`: converted to f32.
-pub(crate) fn weight_format(
-    gguf: &Gguf,
-    config: &Config,
-    spec: &ParamSpec,
-) -> Option<WeightFormat> {
-    TensorMapping::in_file(gguf, config, spec).weight_format(gguf)
+    fn format(&self, _: usize, spec: &ParamSpec) -> Result<Option<WeightFormat>, HubError> {
+        // `None`: converted to f32.
+        Ok(TensorMapping::in_file(self.gguf, self.config, spec).weight_format(self.gguf))
+    }
 }

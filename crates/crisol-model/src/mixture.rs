@@ -9,7 +9,7 @@
 //! Sorting makes the rows of an expert contiguous, so that each expert needs one GEMM per matrix.
 
 use crisol_engine::{
-    Choice, Experts, GatedActivation, ParamId, Params, Router, Scoring, Tape, Var,
+    Choice, Experts, GatedActivation, ParamId, Params, Router, Scoring, Tape, Var, WeightFormat,
 };
 
 use crate::block::{Linear, Mlp, Specs};
@@ -199,44 +199,82 @@ pub(crate) fn experts_problem(
     (chosen > experts).then(|| format!("{chosen_name} ({chosen}) is more than {name} ({experts})"))
 }
 
-/// An expert's matrix within a fused tensor `[experts, in, out]` of Llama 4's files. The fused
-/// tensor is transposed, and gate and up projections are concatenated along `out`.
+/// How the columns of gate and up projections share a fused tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Columns {
+    /// First all of the gate, then all of up (Llama 4).
+    Concatenated,
+    /// In turns (gpt-oss).
+    Interleaved,
+}
+
+/// An expert's matrix or bias within a tensor of all experts of a layer: `[experts, in, columns]`,
+/// transposed, or `[experts, columns]`.
+///
+/// In MXFP4 (gpt-oss) rows of a matrix lie together, as blocks of 32 numbers in two tensors:
+///
+/// ```text
+/// ..._blocks  [experts, columns, in / 32, 16]    two codes of 4 bits in a byte
+/// ..._scales  [experts, columns, in / 32]        an exponent for each block
+/// ```
 #[derive(Clone, Debug)]
 pub(crate) struct FusedExpert {
     /// Name and shape of the fused tensor.
     pub(crate) tensor: String,
-    pub(crate) shape: [usize; 3],
+    pub(crate) shape: Vec<usize>,
     expert: usize,
+    inner: usize,
+    columns: usize,
     first_column: usize,
+    /// From one of its columns to the next.
+    step: usize,
 }
 
 impl FusedExpert {
-    /// The location of parameter `name` with shape `[out, in]`, if it is an expert's.
-    pub(crate) fn new(name: &str, shape: &[usize], experts: usize) -> Option<FusedExpert> {
+    /// The location of parameter `name`, with shape `[out, in]` or `[out]`, if it is an expert's.
+    pub(crate) fn new(
+        name: &str,
+        shape: &[usize],
+        experts: usize,
+        columns: Columns,
+    ) -> Option<FusedExpert> {
         let (layer, rest) = name.split_once(".experts.")?;
         let (expert, part) = rest.split_once('.')?;
-        let (expert, &[out, inner]) = (expert.parse().ok()?, shape) else { return None };
-        let (part, columns, first_column) = match part {
-            "gate_proj.weight" => ("gate_up_proj", 2 * out, 0),
-            "up_proj.weight" => ("gate_up_proj", 2 * out, out),
-            _ => ("down_proj", out, 0),
+        let (part, kind) = part.split_once('.')?;
+        let expert = expert.parse().ok()?;
+        let out = shape[0];
+        let (part, first_column, step) = match (part, columns) {
+            ("gate_proj", Columns::Concatenated) => ("gate_up_proj", 0, 1),
+            ("up_proj", Columns::Concatenated) => ("gate_up_proj", out, 1),
+            ("gate_proj", Columns::Interleaved) => ("gate_up_proj", 0, 2),
+            ("up_proj", Columns::Interleaved) => ("gate_up_proj", 1, 2),
+            _ => ("down_proj", 0, 1),
         };
-        let tensor = format!("{layer}.experts.{part}");
-        Some(FusedExpert { tensor, shape: [experts, inner, columns], expert, first_column })
+        let columns = if part == "gate_up_proj" { 2 * out } else { out };
+        let (suffix, inner) = if kind == "bias" { ("_bias", None) } else { ("", Some(shape[1])) };
+        Some(FusedExpert {
+            tensor: format!("{layer}.experts.{part}{suffix}"),
+            shape: [Some(experts), inner, Some(columns)].into_iter().flatten().collect(),
+            expert,
+            inner: inner.unwrap_or(1),
+            columns,
+            first_column,
+            step,
+        })
     }
 
-    fn offset(&self, inner: usize) -> usize {
-        let [_, rows, columns] = self.shape;
-        (self.expert * rows + inner) * columns + self.first_column
+    /// Indices in the fused tensor of the column of input `i`, row by row of the matrix.
+    fn column(&self, i: usize) -> impl Iterator<Item = usize> {
+        let start = (self.expert * self.inner + i) * self.columns + self.first_column;
+        (start..).step_by(self.step)
     }
 
     /// Extracts the matrix `[out, in]` from the fused tensor.
     pub(crate) fn extract<T: Copy + Default>(&self, all: &[T], out: usize) -> Vec<T> {
-        let inner = self.shape[1];
-        let mut weight = vec![T::default(); out * inner];
-        for i in 0..inner {
-            for (row, &number) in all[self.offset(i)..][..out].iter().enumerate() {
-                weight[row * inner + i] = number;
+        let mut weight = vec![T::default(); out * self.inner];
+        for i in 0..self.inner {
+            for (row, index) in (0..out).zip(self.column(i)) {
+                weight[row * self.inner + i] = all[index];
             }
         }
         weight
@@ -244,11 +282,35 @@ impl FusedExpert {
 
     /// Writes the matrix `[out, in]` into the fused tensor.
     pub(crate) fn insert(&self, all: &mut [f32], weight: &[f32], out: usize) {
-        let inner = self.shape[1];
-        for i in 0..inner {
-            for (row, number) in all[self.offset(i)..][..out].iter_mut().enumerate() {
-                *number = weight[row * inner + i];
+        for i in 0..self.inner {
+            for (row, index) in (0..out).zip(self.column(i)) {
+                all[index] = weight[row * self.inner + i];
             }
         }
+    }
+
+    /// Whether rows of a matrix are whole blocks of MXFP4.
+    pub(crate) fn has_whole_blocks(&self) -> bool {
+        self.inner.is_multiple_of(WeightFormat::Mxfp4.block().0)
+    }
+
+    /// Shapes of blocks and scales in MXFP4.
+    pub(crate) fn mxfp4_shapes(&self) -> [Vec<usize>; 2] {
+        let (columns, _) = WeightFormat::Mxfp4.block();
+        let scales = vec![self.shape[0], self.columns, self.inner / columns];
+        [[&scales[..], &[columns / 2]].concat(), scales]
+    }
+
+    /// The rows of the matrix in MXFP4, from the bytes of blocks and scales.
+    pub(crate) fn extract_mxfp4(&self, blocks: &[u8], scales: &[u8], out: usize) -> Vec<u8> {
+        let (columns, _) = WeightFormat::Mxfp4.block();
+        let per_row = self.inner / columns;
+        let first = self.expert * self.columns + self.first_column;
+        let rows = (first..).step_by(self.step).take(out);
+        rows.flat_map(|row| {
+            let codes = &blocks[row * per_row * columns / 2..][..per_row * columns / 2];
+            WeightFormat::mxfp4_row(&scales[row * per_row..][..per_row], codes)
+        })
+        .collect()
     }
 }

@@ -29,6 +29,9 @@ pub(crate) trait WeightSource {
 
     /// A matrix in the file's weight format, if inference can use it.
     fn matrix(&self, index: usize, spec: &ParamSpec) -> Result<Option<FileMatrix<'_>>, HubError>;
+
+    /// The format of that matrix.
+    fn format(&self, index: usize, spec: &ParamSpec) -> Result<Option<WeightFormat>, HubError>;
 }
 
 /// Refuses NaN and infinity.
@@ -175,6 +178,10 @@ impl WeightSource for RandomWeights {
         let row_bytes = self.format.row_bytes(cols);
         let bytes = row_bytes.map(|row_bytes| Bytes::Gathered(self.bytes(rows * row_bytes)));
         Ok(bytes.map(|bytes| FileMatrix { format: self.format, bytes, interleaved_head_dim: None }))
+    }
+
+    fn format(&self, _: usize, _: &ParamSpec) -> Result<Option<WeightFormat>, HubError> {
+        Ok(Some(self.format))
     }
 }
 

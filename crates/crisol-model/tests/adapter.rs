@@ -20,7 +20,9 @@ const DOCUMENTS: [&[u32]; 3] = [&[5, 17, 3, 99, 42, 8, 120], &[7], &[250, 1, 2, 
 
 /// A model with random weights, large enough that its logits differ.
 fn base(architecture: Architecture) -> Checkpoint {
-    let mut config = config(architecture, Head::Language { tied: true });
+    // llama.cpp has no gpt-oss with a tied head.
+    let tied = architecture != Architecture::GptOss;
+    let mut config = config(architecture, Head::Language { tied });
     // llama.cpp has one epsilon for all norms of DeepSeek-V3.
     config.rms_norm_eps = 1e-6;
     let (model, mut params) = Model::init(config, &Device::cpu(Some(2)), 5).expect("a valid shape");
@@ -62,12 +64,15 @@ fn assert_close(what: &str, values: &[f32], expected: &[f32]) {
     }
 }
 
-const ARCHITECTURES: [Architecture; 5] = [
+const ARCHITECTURES: [Architecture; 8] = [
     Architecture::Llama,
     Architecture::Olmo2,
     Architecture::Qwen3,
     Architecture::Llama4,
     Architecture::DeepseekV3,
+    Architecture::Qwen3Moe,
+    Architecture::Mixtral,
+    Architecture::GptOss,
 ];
 
 #[test]
@@ -111,7 +116,12 @@ fn a_gguf_adapter_over_the_base_is_the_merged_model() {
         let [model, adapter, merged] =
             ["model", "adapter", "merged"].map(|name| path(&format!("{architecture:?}-{name}")));
         base(architecture).save(&model).unwrap();
-        let targets = ["q_proj", "k_proj", "o_proj", "down_proj", "up_proj"];
+        let (down, up) = if architecture == Architecture::Mixtral {
+            ("w2", "w3")
+        } else {
+            ("down_proj", "up_proj")
+        };
+        let targets = ["q_proj", "k_proj", "o_proj", down, up];
         let latent = architecture == Architecture::DeepseekV3;
         let config = AdapterConfig {
             targets: targets[if latent { 2 } else { 0 }..]
@@ -120,7 +130,7 @@ fn a_gguf_adapter_over_the_base_is_the_merged_model() {
                 .collect(),
             rslora: true,
             rank_pattern: [("o_proj".to_owned(), 2)].into(),
-            alpha_pattern: [("down_proj".to_owned(), 3.0)].into(),
+            alpha_pattern: [(down.to_owned(), 3.0)].into(),
             ..small()
         };
         let start = Checkpoint::load_for_inference(&model, &device).unwrap();

@@ -209,6 +209,9 @@ fn more_experts_than_the_weight_files_hold_are_refused() {
     for (architecture, key) in [
         (Architecture::Llama4, "num_local_experts"),
         (Architecture::DeepseekV3, "n_routed_experts"),
+        (Architecture::Qwen3Moe, "num_experts"),
+        (Architecture::Mixtral, "num_local_experts"),
+        (Architecture::GptOss, "num_local_experts"),
     ] {
         let folder = tempfile::tempdir().expect("a temporary folder");
         checkpoint(architecture, Head::Language { tied: true })

@@ -1,17 +1,19 @@
-//! GGUF files of mixtures of experts, Llama 4 and DeepSeek-V3: round trips, inference in the file's
-//! format, and refusal of what llama.cpp computes differently. (With llama.cpp:
+//! GGUF files of mixtures of experts: round trips, inference in the file's format, and refusal of what llama.cpp computes differently. (With llama.cpp:
 //! `tests/golden/check_gguf_mixtures.py`.)
 
 use std::borrow::Cow;
+use std::fs;
 use std::path::{Path, PathBuf};
 
-use crisol_engine::{Device, Params, Tape, Workspace};
+use crisol_engine::{Device, Params, Tape, WeightFormat, Workspace};
 use crisol_hub::{FloatType, GgmlType, Gguf, GgufTensor, Metadata, Tensors, Value, write_gguf};
 use crisol_model::{
-    Architecture, Checkpoint, Config, DeepseekV3, Head, Llama4, Model, ModelError, ModelFiles,
-    PastKeyValues, RopeScaling, SamplingOptions, Specifics, generate,
+    Architecture, Checkpoint, Config, DeepseekV3, GptOss, Head, Llama4, Mixtral, Model, ModelError,
+    ModelFiles, PastKeyValues, Qwen3Moe, RopeScaling, SamplingOptions, Specifics, generate,
+    load_model, load_model_for_inference,
 };
 use crisol_text::{EMBEDDED_TOKENS, TextSetup, Tokenizer};
+use serde_json::json;
 use tempfile::TempDir;
 
 const VOCAB: usize = 300;
@@ -70,6 +72,40 @@ fn deepseek() -> Config {
         rms_norm_eps: 1e-6,
         specifics: Specifics::DeepseekV3(shape),
         ..Config::new(Architecture::DeepseekV3, VOCAB, 32, 2, 3, 48)
+    }
+}
+
+fn qwen3_moe() -> Config {
+    let shape = Qwen3Moe {
+        num_experts: 4,
+        num_experts_per_tok: 2,
+        moe_intermediate_size: 32,
+        norm_topk_prob: true,
+        ..Qwen3Moe::default()
+    };
+    Config {
+        specifics: Specifics::Qwen3Moe(shape),
+        ..Config::new(Architecture::Qwen3Moe, VOCAB, 32, 2, 2, 48)
+    }
+}
+
+fn mixtral() -> Config {
+    let shape = Mixtral { num_local_experts: 3, num_experts_per_tok: 2 };
+    Config {
+        specifics: Specifics::Mixtral(shape),
+        ..Config::new(Architecture::Mixtral, VOCAB, 32, 2, 2, 32)
+    }
+}
+
+fn gpt_oss() -> Config {
+    let shape = GptOss { num_local_experts: 3, num_experts_per_tok: 2, swiglu_limit: 7.0 };
+    Config {
+        head: Head::Language { tied: false },
+        num_key_value_heads: 1,
+        attention_bias: true,
+        windows: vec![Some(6), None],
+        specifics: Specifics::GptOss(shape),
+        ..Config::new(Architecture::GptOss, VOCAB, 32, 2, 2, 64)
     }
 }
 
@@ -158,6 +194,23 @@ fn f32_files_keep_every_bit() -> Result<(), ModelError> {
             })
         },
         with_deepseek(|shape| shape.first_k_dense_replace = 2),
+        qwen3_moe(),
+        Config { head: Head::Language { tied: false }, ..mixtral() },
+        Config { rope_scaling: llama3, ..mixtral() },
+        gpt_oss(),
+        Config {
+            rope_scaling: RopeScaling::Yarn {
+                factor: 4.0,
+                original_max_position_embeddings: 256,
+                beta_fast: 32.0,
+                beta_slow: 1.0,
+                truncate: false,
+                attention_factor: None,
+                mscale: 0.0,
+                mscale_all_dim: 0.0,
+            },
+            ..gpt_oss()
+        },
     ] {
         let dir = temp_dir();
         let file = exported(dir.path(), config, GgmlType::F32)?;
@@ -454,4 +507,103 @@ fn models_that_llama_cpp_computes_differently_are_not_written() -> Result<(), Mo
         assert_eq!(answers(&before)?, answers(&Checkpoint::load(&file, &device())?)?);
     }
     Ok(())
+}
+
+/// What llama.cpp computes differently in mixtures with a softmax router.
+#[test]
+fn mixtures_that_llama_cpp_has_not_are_refused_by_name() {
+    let qwen = |change: &dyn Fn(&mut Qwen3Moe)| {
+        let mut config = qwen3_moe();
+        let Specifics::Qwen3Moe(shape) = &mut config.specifics else { unreachable!() };
+        change(shape);
+        config
+    };
+    let limit = GptOss { num_local_experts: 3, num_experts_per_tok: 2, swiglu_limit: 6.0 };
+    for (config, named) in [
+        (qwen(&|shape| shape.mlp_only_layers = vec![1]), "mlp_only_layers"),
+        (qwen(&|shape| shape.norm_topk_prob = false), "norm_topk_prob"),
+        (Config { windows: vec![Some(4); 2], ..qwen3_moe() }, "windows of 4"),
+        (Config { windows: vec![Some(4); 2], ..mixtral() }, "windows of 4"),
+        (Config { specifics: Specifics::GptOss(limit), ..gpt_oss() }, "swiglu_limit"),
+        (Config { windows: vec![None, Some(6)], ..gpt_oss() }, "layer_types"),
+        (Config { head: Head::Language { tied: true }, ..gpt_oss() }, "embedding table"),
+        (Config { rope_scaling: yarn(None, 0.0, 0.0), ..gpt_oss() }, "truncate"),
+    ] {
+        let error = exported(temp_dir().path(), config, GgmlType::F32).expect_err(named);
+        assert!(error.to_string().contains(named), "{error}");
+    }
+}
+
+/// Experts of gpt-oss in MXFP4: frozen in inference, widened for training, as they are in GGUF.
+#[test]
+fn mxfp4_experts_stay_as_they_are() -> Result<(), ModelError> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/gpt-oss-mxfp4");
+    let (_, plain) = load_model(&folder, &device())?;
+    let (model, frozen) = load_model_for_inference(&folder, &device())?;
+    let mut experts = 0;
+    for id in frozen.ids() {
+        let name = &frozen.spec(id).name;
+        let expert = name.contains(".experts.") && name.ends_with(".weight");
+        assert_eq!(frozen.quantised(id) == Some(WeightFormat::Mxfp4), expert, "{name}");
+        assert_eq!(frozen.read(id), plain.read(id), "{name}");
+        experts += usize::from(expert);
+    }
+    assert_eq!(experts, 6);
+
+    // What is written as a folder has floats; the shape loses nothing but the quantisation.
+    let dir = temp_dir();
+    let files = ModelFiles::open(&folder)?;
+    let again = dir.path().join("again");
+    files.export_folder(&again, FloatType::BF16, SHARD)?;
+    let (_, written) = load_model(&again, &device())?;
+    assert_eq!(weights(&written), weights(&plain));
+
+    // A copy with this test's tokenizer, whose vocabulary is larger.
+    let config = Config { vocab_size: VOCAB, windows: vec![Some(6)], ..model.config().clone() };
+    let config = match config.specifics.clone() {
+        Specifics::GptOss(shape) => {
+            Config { specifics: Specifics::GptOss(GptOss { swiglu_limit: 7.0, ..shape }), ..config }
+        }
+        _ => unreachable!(),
+    };
+    let saved = saved(dir.path(), config)?;
+    let names: Vec<String> = frozen.ids().map(|id| frozen.spec(id).name.clone()).collect();
+    let gguf = mxfp4_gguf(dir.path(), &saved, &folder)?;
+    let opened = Gguf::open(&gguf)?;
+    for part in ["gate", "up", "down"] {
+        let name = format!("blk.0.ffn_{part}_exps.weight");
+        assert_eq!(opened.dtype(&name), Some(GgmlType::MXFP4), "{name}");
+    }
+    let loaded = Checkpoint::load_for_inference(&gguf, &device())?;
+    for name in names.iter().filter(|name| name.contains(".experts.")) {
+        let [a, b] = [&loaded.params, &frozen].map(|params| {
+            let id = params.id(name).expect("the same names");
+            (params.quantised(id), params.read(id))
+        });
+        assert_eq!(a, b, "{name}");
+    }
+    Ok(())
+}
+
+/// A GGUF file of a saved gpt-oss whose experts are replaced by those of another folder.
+fn mxfp4_gguf(dir: &Path, saved: &Path, experts: &Path) -> Result<PathBuf, ModelError> {
+    let (own, other) = (Tensors::open_folder(saved)?, Tensors::open_folder(experts)?);
+    let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
+    for (tensors, of_experts) in [(&own, false), (&other, true)] {
+        for name in tensors.names().filter(|name| name.contains(".experts.") == of_experts) {
+            let shape = tensors.shape(name).expect("listed");
+            let part = tensors.mapped(name, shape)?.expect("contiguous");
+            let offsets = [data.len(), data.len() + part.bytes.len()];
+            let dtype = format!("{:?}", part.dtype);
+            let info = json!({ "dtype": dtype, "shape": shape, "data_offsets": offsets });
+            header.insert(name.to_owned(), info);
+            data.extend_from_slice(&part.bytes);
+        }
+    }
+    let header = serde_json::Value::Object(header).to_string();
+    let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &data].concat();
+    fs::write(saved.join("model.safetensors"), bytes).expect("writable");
+    let file = dir.join("mxfp4.gguf");
+    ModelFiles::open(saved)?.export_gguf(&file, GgmlType::F16)?;
+    Ok(file)
 }

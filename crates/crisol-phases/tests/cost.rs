@@ -124,6 +124,20 @@ fn known_shapes_equal_their_published_configs() {
         "hidden_size": 7168, "num_hidden_layers": 61, "num_attention_heads": 128,
         "num_key_value_heads": 128, "intermediate_size": 18432, "vocab_size": 129280,
         "tie_word_embeddings": false}"#;
+    let qwen3_moe = r#"{"architectures": ["Qwen3MoeForCausalLM"], "hidden_act": "silu",
+        "hidden_size": 2048, "num_hidden_layers": 48, "num_attention_heads": 32,
+        "num_key_value_heads": 4, "head_dim": 128, "intermediate_size": 6144,
+        "moe_intermediate_size": 768, "num_experts": 128, "num_experts_per_tok": 8,
+        "norm_topk_prob": true, "vocab_size": 151936, "tie_word_embeddings": false}"#;
+    let mixtral = r#"{"architectures": ["MixtralForCausalLM"], "hidden_act": "silu",
+        "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,
+        "num_key_value_heads": 8, "intermediate_size": 14336, "num_local_experts": 8,
+        "num_experts_per_tok": 2, "sliding_window": null, "vocab_size": 32000}"#;
+    let gpt_oss = r#"{"architectures": ["GptOssForCausalLM"], "hidden_act": "silu",
+        "hidden_size": 2880, "num_hidden_layers": 24, "num_attention_heads": 64,
+        "num_key_value_heads": 8, "head_dim": 64, "intermediate_size": 2880,
+        "num_local_experts": 32, "num_experts_per_tok": 4, "sliding_window": 128,
+        "attention_bias": true, "vocab_size": 201088}"#;
     for (name, config) in [
         ("llama-2-70b", dense("LlamaForCausalLM", [8192, 80, 64, 8, 128, 28_672, 32_000], false)),
         ("llama-3.2-1b", dense("LlamaForCausalLM", [2048, 16, 32, 8, 64, 8192, 128_256], true)),
@@ -143,6 +157,9 @@ fn known_shapes_equal_their_published_configs() {
         ("llama-4-scout", llama4(16, 1)),
         ("llama-4-maverick", llama4(128, 2)),
         ("deepseek-v3", deepseek.to_owned()),
+        ("qwen3-30b-a3b", qwen3_moe.to_owned()),
+        ("mixtral-8x7b", mixtral.to_owned()),
+        ("gpt-oss-20b", gpt_oss.to_owned()),
     ] {
         let file = tempfile::NamedTempFile::new().expect("a temporary file");
         std::fs::write(&file, config).expect("a written file");

@@ -92,17 +92,17 @@ ggml_types! {
     BF16 = 30, 1, 2, "The upper half of an f32.";
     TQ1_0 = 34, 256, 48 + 4 + 2, "Ternary, five in a byte; not read.";
     TQ2_0 = 35, 256, 64 + 2, "Ternary, four in a byte; not read.";
-    MXFP4 = 39, 32, 1 + 16, "OCP microscaling, 4-bit floats; not read.";
+    MXFP4 = 39, 32, 1 + 16, "OCP microscaling: 4-bit floats and an exponent of 8 bits.";
     NVFP4 = 40, 64, 4 + 32, "4-bit floats with 8-bit float scales; not read.";
     Q1_0 = 41, 128, 2 + 16, "1 bit and a scale; not read.";
 }
 
 /// The types that [`dequantise`] supports, for error messages.
 pub(super) const SUPPORTED: &str =
-    "F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K and Q6_K";
+    "F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K, Q6_K and MXFP4";
 
 /// Dequantises whole blocks to f32; `None` for unsupported types.
-pub(super) fn dequantise(dtype: GgmlType, bytes: &[u8]) -> Option<Vec<f32>> {
+pub fn dequantise(dtype: GgmlType, bytes: &[u8]) -> Option<Vec<f32>> {
     let mut values = vec![0.0; bytes.len() / dtype.block_bytes() * dtype.block_len()];
     let out = values.as_mut_slice();
     match dtype {
@@ -121,6 +121,7 @@ pub(super) fn dequantise(dtype: GgmlType, bytes: &[u8]) -> Option<Vec<f32>> {
         GgmlType::Q4_K => for_each_block(bytes, out, q4_k),
         GgmlType::Q5_K => for_each_block(bytes, out, q5_k),
         GgmlType::Q6_K => for_each_block(bytes, out, q6_k),
+        GgmlType::MXFP4 => for_each_block(bytes, out, mxfp4),
         _ => return None,
     }
     Some(values)
@@ -158,6 +159,24 @@ fn q8_0(block: &[u8; 34], out: &mut [f32; 32]) {
     let scale = half(block, 0);
     for (out, &q) in out.iter_mut().zip(&block[2..]) {
         *out = f32::from(q.cast_signed()) * scale;
+    }
+}
+
+/// Magnitudes of the lower three bits of a code of MXFP4 (1 sign, 2 exponent, 1 fraction bit).
+pub(super) const E2M1: [f32; 8] = [0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0];
+
+/// Layout: exponent of the scale (E8M0), 32 nibbles (OCP Microscaling Formats 1.0, section 5).
+fn mxfp4(block: &[u8; 17], out: &mut [f32; 32]) {
+    let scale = match block[0] {
+        // 2^-127 is subnormal.
+        0 => f32::from_bits(1 << 22),
+        255 => f32::NAN,
+        exponent => f32::from_bits(u32::from(exponent) << 23),
+    };
+    for (i, out) in out.iter_mut().enumerate() {
+        let code = nibble(block, 1, i);
+        let magnitude = E2M1[usize::from(code & 7)] * scale;
+        *out = if code & 8 == 0 { magnitude } else { -magnitude };
     }
 }
 

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
 
-pub use blocks::GgmlType;
+pub use blocks::{GgmlType, dequantise};
 use header::{Header, TensorInfo};
 pub use metadata::{Array, Metadata, Value};
 pub use write::{GgufTensor, write_gguf};

@@ -1,10 +1,11 @@
-//! Writes GGUF files, version 3: F32, F16, BF16 and `Q8_0`.
+//! Writes GGUF files, version 3: F32, F16, BF16, `Q8_0` and MXFP4.
 
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
+use super::blocks::E2M1;
 use super::metadata::{Array, Metadata, Value};
 use super::{ALIGNMENT, ALIGNMENT_KEY, GgmlType, MAGIC, MAX_DIMS};
 use crate::encode::{EncodeError, encode_bf16, encode_f16, encode_f32, f32_to_f16};
@@ -13,8 +14,9 @@ use crate::{HubError, Tensor};
 /// `GGML_MAX_NAME` in `ggml.h`, without the terminating 0.
 const MAX_NAME: usize = 63;
 
-/// A tensor to write as F32, F16, BF16 or `Q8_0`. Floats are rounded to nearest even; `Q8_0` is
-/// ggml's reference quantisation.
+/// A tensor to write as F32, F16, BF16, `Q8_0` or MXFP4. Floats are rounded to nearest even; `Q8_0`
+/// is ggml's reference quantisation. MXFP4 is for numbers that were read from it: others are an
+/// error.
 pub type GgufTensor<'a> = Tensor<'a, GgmlType>;
 
 /// Writes a GGUF file (version 3, data aligned to 32 bytes) in the given order.
@@ -64,7 +66,7 @@ fn check(path: &Path, tensors: &[GgufTensor<'_>]) -> Result<(), HubError> {
         }
         let block = dtype.block_len();
         match dtype {
-            GgmlType::F32 | GgmlType::F16 | GgmlType::BF16 | GgmlType::Q8_0 => {}
+            GgmlType::F32 | GgmlType::F16 | GgmlType::BF16 | GgmlType::Q8_0 | GgmlType::MXFP4 => {}
             _ => {
                 return refused(
                     "this type can only be read".into(),
@@ -169,6 +171,14 @@ fn encode(dtype: GgmlType, values: &[f32], out: &mut Vec<u8>) -> Result<(), Enco
                 })?;
             }
         }
+        GgmlType::MXFP4 => {
+            for (number, block) in values.as_chunks().0.iter().enumerate() {
+                mxfp4(block, out).map_err(|error| EncodeError {
+                    index: number * block.len() + error.index,
+                    ..error
+                })?;
+            }
+        }
         _ => unreachable!("refused by `check`"),
     }
     Ok(())
@@ -191,5 +201,24 @@ fn q8_0(values: &[f32; 32], out: &mut Vec<u8>) -> Result<(), EncodeError> {
     out.extend(half.to_le_bytes());
     // `round` rounds ties away from zero, as C's roundf.
     out.extend(values.iter().map(|value| ((value * inverse).round() as i8).cast_unsigned()));
+    Ok(())
+}
+
+/// Layout: exponent of the scale, 16 bytes of two codes, of columns `i` and `i + 16`. The scale is
+/// that of OCP's Microscaling Formats 1.0, section 6.3: the largest code is 4 or 6.
+fn mxfp4(values: &[f32; 32], out: &mut Vec<u8>) -> Result<(), EncodeError> {
+    let largest = values.iter().fold(0_f32, |largest, value| largest.max(value.abs()));
+    let scale = ((largest.to_bits() >> 23) as u8).saturating_sub(2);
+    let code = |index: usize| {
+        let scaled = f64::from(values[index]) / f64::from(i32::from(scale) - 127).exp2();
+        let code = E2M1.iter().position(|&known| f64::from(known) == scaled.abs());
+        let sign = if scaled.is_sign_negative() { 8 } else { 0 };
+        let code = code.ok_or(EncodeError { index, problem: "is no number of MXFP4" })?;
+        Ok(code as u8 | sign)
+    };
+    out.push(scale);
+    for column in 0..16 {
+        out.push(code(column)? | code(column + 16)? << 4);
+    }
     Ok(())
 }

@@ -9,11 +9,12 @@ use std::sync::Arc;
 
 use crisol_engine::{ParamId, ParamSpec, Params, Tape, Var};
 
-use crate::Config;
+use super::Mixtral;
 use crate::architectures::{Family, Names};
 use crate::block::{AttentionWeights, Block, Mlp, Pass, Specs, weight};
-use crate::gguf::{GgufRope, TensorMapping};
+use crate::gguf::{self, GgufRope, Keys, TensorMapping};
 use crate::mixture::FeedForward;
+use crate::{Config, ModelError};
 
 /// Llama has no fields of its own.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -34,6 +35,14 @@ impl Family for Llama {
 
     fn bind(&self, _: &Config, params: &Params, _: usize, prefix: &str) -> Arc<dyn Block> {
         bind(params, prefix)
+    }
+
+    /// llama.cpp has no architecture of Mixtral's name: its converter writes Llama's.
+    fn read_gguf(&self, keys: &Keys<'_>, config: &mut Config) -> Result<(), ModelError> {
+        match keys.optional_size("expert_count")? {
+            None | Some(0) => gguf::read_dense(keys, config),
+            Some(_) => Mixtral::of_gguf(keys, config),
+        }
     }
 
     fn gguf_mapping(

@@ -20,7 +20,7 @@ use crate::block::{AttentionWeights, Block, Mlp, Pass, PastKeyValues, Specs, wei
 use crate::config::{MAX_LAYERS, MAX_SIZE, parse_fields};
 use crate::gguf::{self, GgufRope, Keys, NewKeys};
 use crate::layers::{AttentionShape, FeedForwardShape, Span};
-use crate::mixture::{ExpertNames, FusedExpert, Mixture, WeightApplied};
+use crate::mixture::{Columns, ExpertNames, FusedExpert, Mixture, WeightApplied};
 use crate::{Config, ModelError};
 
 /// The Llama 4 fields of `config.json`, one entry per layer where layers differ.
@@ -303,7 +303,7 @@ impl Family for Llama4 {
     }
 
     fn fused_expert(&self, spec: &ParamSpec) -> Option<FusedExpert> {
-        FusedExpert::new(&spec.name, &spec.shape, self.num_local_experts)
+        FusedExpert::new(&spec.name, &spec.shape, self.num_local_experts, Columns::Concatenated)
     }
 
     fn read_gguf(&self, keys: &Keys<'_>, config: &mut Config) -> Result<(), ModelError> {

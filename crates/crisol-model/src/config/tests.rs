@@ -1,7 +1,7 @@
 //! Reading, refusing and writing `config.json`.
 
 use super::*;
-use crate::{DeepseekV3, Gpt2, Granite, Llama4, Olmo3, Phi3, SmolLm3};
+use crate::{DeepseekV3, Gpt2, GptOss, Granite, Llama4, Mixtral, Olmo3, Phi3, Qwen3Moe, SmolLm3};
 
 fn llama() -> Value {
     json!({
@@ -92,6 +92,31 @@ fn written_configs_are_read_back() {
                     attn_scale: 0.5,
                 };
                 Config { specifics: Specifics::Llama4(shape), ..config }
+            } else if architecture == Architecture::Qwen3Moe {
+                let shape = Qwen3Moe {
+                    num_experts: 6,
+                    num_experts_per_tok: 3,
+                    moe_intermediate_size: 24,
+                    norm_topk_prob: true,
+                    decoder_sparse_step: 2,
+                    mlp_only_layers: vec![1],
+                };
+                Config {
+                    windows: vec![Some(9); 2],
+                    specifics: Specifics::Qwen3Moe(shape),
+                    ..config
+                }
+            } else if architecture == Architecture::Mixtral {
+                let shape = Mixtral { num_local_experts: 3, num_experts_per_tok: 1 };
+                Config { specifics: Specifics::Mixtral(shape), ..config }
+            } else if architecture == Architecture::GptOss {
+                let shape =
+                    GptOss { num_local_experts: 5, num_experts_per_tok: 2, swiglu_limit: 0.3 };
+                Config {
+                    windows: vec![None, Some(9)],
+                    specifics: Specifics::GptOss(shape),
+                    ..config
+                }
             } else {
                 match architecture {
                     Architecture::Gpt2 => Config {
@@ -399,4 +424,73 @@ fn impossible_shapes_are_refused() {
         assert!(error.contains(named), "{error:?} does not name {named:?}");
     }
     assert!(Config::parse("{").is_err());
+}
+
+/// A config of a mixture of experts without the fields that `changes` has.
+fn parse_mixture(class: &str, changes: &Value) -> Result<Config, String> {
+    let mut changes = changes.clone();
+    changes["architectures"] = json!([class]);
+    parse(&changes)
+}
+
+#[test]
+fn defaults_of_mixtures_are_those_of_transformers() {
+    let qwen = parse_mixture("Qwen3MoeForCausalLM", &json!({})).expect("all are optional");
+    assert_eq!(qwen.specifics, Specifics::Qwen3Moe(Qwen3Moe::default()));
+    assert_eq!((qwen.head_dim, qwen.windows.len()), (8, 0));
+    let mixtral = parse_mixture("MixtralForCausalLM", &json!({})).expect("all are optional");
+    assert_eq!(mixtral.specifics, Specifics::Mixtral(Mixtral::default()));
+    assert_eq!((mixtral.rope_theta, mixtral.rms_norm_eps), (1e6, 1e-5));
+    let oss = parse_mixture("GptOssForCausalLM", &json!({})).expect("all are optional");
+    assert_eq!(oss.specifics, Specifics::GptOss(GptOss::default()));
+    assert_eq!(oss.windows, [Some(128), None]);
+    assert!(oss.attention_bias && oss.head_dim == 64 && oss.rope_theta == 150_000.0);
+    let yarn = matches!(
+        oss.rope_scaling,
+        RopeScaling::Yarn {
+            factor: 32.0,
+            truncate: false,
+            original_max_position_embeddings: 4096,
+            ..
+        }
+    );
+    assert!(yarn, "{:?}", oss.rope_scaling);
+    let plain = json!({ "rope_parameters": { "rope_type": "default" } });
+    let plain = parse_mixture("GptOssForCausalLM", &plain).expect("valid");
+    assert_eq!(plain.rope_scaling, RopeScaling::None);
+}
+
+#[test]
+fn mixtures_know_their_experts_by_two_names() {
+    for (class, name) in [
+        ("Qwen3MoeForCausalLM", "num_local_experts"),
+        ("Qwen3MoeForCausalLM", "num_experts"),
+        ("MixtralForCausalLM", "num_experts"),
+        ("MixtralForCausalLM", "num_local_experts"),
+        ("GptOssForCausalLM", "num_experts"),
+    ] {
+        let config = parse_mixture(class, &json!({ name: 16 })).expect("valid");
+        assert_eq!(config.routed_experts().map(|(experts, _)| experts), Some(16), "{class} {name}");
+    }
+}
+
+#[test]
+fn impossible_mixtures_are_refused_by_name() {
+    for (class, field, value) in [
+        ("Qwen3MoeForCausalLM", "num_experts", json!(0)),
+        ("Qwen3MoeForCausalLM", "num_experts_per_tok", json!(129)),
+        ("Qwen3MoeForCausalLM", "decoder_sparse_step", json!(0)),
+        ("Qwen3MoeForCausalLM", "moe_intermediate_size", json!(0)),
+        ("Qwen3MoeForCausalLM", "mlp_only_layers", json!("none")),
+        ("MixtralForCausalLM", "num_experts_per_tok", json!(9)),
+        ("MixtralForCausalLM", "num_local_experts", json!(0)),
+        ("MixtralForCausalLM", "sliding_window", json!(0)),
+        ("GptOssForCausalLM", "num_experts_per_tok", json!(0)),
+        ("GptOssForCausalLM", "swiglu_alpha", json!(1.5)),
+        ("GptOssForCausalLM", "swiglu_limit", json!(-1.0)),
+        ("GptOssForCausalLM", "layer_types", json!(["chunked_attention", "full_attention"])),
+    ] {
+        let error = parse_mixture(class, &json!({ field: value })).expect_err(field);
+        assert!(error.contains(field), "{class} {field}: {error}");
+    }
 }

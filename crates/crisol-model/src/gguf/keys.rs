@@ -87,6 +87,15 @@ impl Keys<'_> {
             None => Ok(()),
         }
     }
+
+    /// Refuses another scale of experts' weights than 1; 0 means none.
+    pub(crate) fn expect_plain_expert_weights(&self) -> Result<(), ModelError> {
+        let key = "expert_weights_scale";
+        match self.number(key)?.filter(|&scale| scale != 0.0 && scale != 1.0) {
+            Some(scale) => Err(self.refuse(key, &format!("{scale}, which is not supported"))),
+            None => Ok(()),
+        }
+    }
 }
 
 /// The keys of one architecture in a file to be written.

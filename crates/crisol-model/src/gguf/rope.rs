@@ -21,6 +21,9 @@ pub(crate) enum GgufRope {
     Keys,
     /// From metadata keys, or the tensor of divisors.
     KeysOrDivisors,
+    /// From metadata keys, without YaRN's rounding, on which llama.cpp insists all the same
+    /// (gpt-oss): no key says which a model was trained with.
+    KeysUnrounded,
     /// From metadata keys; YaRN scales attention scores too (DeepSeek).
     ScoreTemperatures,
     /// From two tensors of factors, for short and for long texts (Phi-3).
@@ -97,7 +100,7 @@ pub(super) fn read(
                 original_max_position_embeddings: original.unwrap_or(context),
                 beta_fast: number("yarn_beta_fast")?.map_or(YARN_TURNS.0, decimal),
                 beta_slow: number("yarn_beta_slow")?.map_or(YARN_TURNS.1, decimal),
-                truncate: true,
+                truncate: rope != GgufRope::KeysUnrounded,
                 attention_factor,
                 mscale,
                 mscale_all_dim,
@@ -225,6 +228,7 @@ pub(super) fn write(
     };
     let rope = config.family().gguf_rope();
     let scales_scores = rope == GgufRope::ScoreTemperatures;
+    let rounds = rope != GgufRope::KeysUnrounded;
     match config.rope_scaling {
         RopeScaling::None if rope == GgufRope::LongRope => {
             let original = config.max_position_embeddings as u32;
@@ -260,11 +264,11 @@ pub(super) fn write(
         }
         // llama.cpp has keys for the betas, but reads them for other architectures only.
         RopeScaling::Yarn { truncate, beta_fast, beta_slow, .. }
-            if !truncate || (beta_fast, beta_slow) != YARN_TURNS =>
+            if truncate != rounds || (beta_fast, beta_slow) != YARN_TURNS =>
         {
             return Err(format!(
-                "llama.cpp supports YaRN with beta_fast 32, beta_slow 1 and truncate true only, \
-                 not with {beta_fast}, {beta_slow} and {truncate}"
+                "llama.cpp supports YaRN with beta_fast 32, beta_slow 1 and truncate {rounds} \
+                 only, not with {beta_fast}, {beta_slow} and {truncate}"
             ));
         }
         RopeScaling::Yarn { factor, original_max_position_embeddings, mscale_all_dim, .. } => {

@@ -189,9 +189,11 @@ impl TensorMapping {
     }
 }
 
-/// Rows of one expert in a tensor `[experts, out, in]`.
+/// Rows of one expert in a tensor `[experts, out, in]`, or `[experts, out]` of biases.
 fn expert_rows(expert: usize, shape: &[usize]) -> Range<usize> {
-    expert * shape[0]..(expert + 1) * shape[0]
+    // A bias is one row.
+    let rows = if let [rows, _] = *shape { rows } else { 1 };
+    expert * rows..(expert + 1) * rows
 }
 
 /// Dimensions of `kv_b_proj`; `key` and `value` are widths per head.
@@ -282,8 +284,10 @@ fn gguf_name(name: &str, family: &dyn Family) -> String {
     }
     let (part, kind) = rest.rsplit_once('.').unwrap_or((rest, ""));
     // Dense feed-forward layers and experts.
-    let part =
-        ["mlp.", "feed_forward."].iter().find_map(|start| part.strip_prefix(start)).unwrap_or(part);
+    let part = ["mlp.", "feed_forward.", "block_sparse_moe."]
+        .iter()
+        .find_map(|start| part.strip_prefix(start))
+        .unwrap_or(part);
     let (part, suffix) = match part.split_once('.') {
         Some(("experts", part)) => (part, "_exps"),
         Some(("shared_expert" | "shared_experts", part)) => (part, "_shexp"),

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::path::Path;
 
-use crisol_engine::ParamSpec;
+use crisol_engine::{ParamSpec, WeightFormat};
 use crisol_hub::{
     Array, GgmlType, GgufTensor, HubError, Metadata, Values, write_file_atomically_with, write_gguf,
 };
@@ -90,6 +90,7 @@ pub(crate) fn write<'a>(
     let factors = rope::write(&mut keys, config).map_err(refused)?;
     put_vocab(&mut metadata, text.to_gguf(config.vocab_size)?);
 
+    let opened = source();
     let mut all = Vec::new();
     for (name, factors) in factors {
         let shape = vec![factors.len()];
@@ -130,7 +131,11 @@ pub(crate) fn write<'a>(
                 }
                 Ok(Cow::Owned(build(values)))
             };
-            let dtype = gguf_dtype(dtype, &name, &shape);
+            // Experts in MXFP4 stay as they are, as in llama.cpp's converter.
+            let dtype = match opened.format(index, &specs[index])? {
+                Some(WeightFormat::Mxfp4) => GgmlType::MXFP4,
+                _ => gguf_dtype(dtype, &name, &shape),
+            };
             all.push(GgufTensor { name, dtype, shape, values: Box::new(values) });
         }
     }
@@ -145,7 +150,10 @@ type BuildTensor = Box<dyn Fn(Vec<f32>) -> Vec<f32>>;
 pub(super) fn gguf_dtype(dtype: GgmlType, name: &str, shape: &[usize]) -> GgmlType {
     match shape {
         [_] => GgmlType::F32,
-        _ if name.ends_with("ffn_gate_inp.weight") || name == "position_embd.weight" => {
+        _ if [".bias", "ffn_gate_inp.weight", "position_embd.weight"]
+            .iter()
+            .any(|end| name.ends_with(end)) =>
+        {
             GgmlType::F32
         }
         [.., row] if row.is_multiple_of(dtype.block_len()) => dtype,

@@ -1,6 +1,8 @@
 //! Small models of every architecture, and their tokenizer.
 
-use crisol_model::{Architecture, Config, DeepseekV3, Head, Llama4, Specifics};
+use crisol_model::{
+    Architecture, Config, DeepseekV3, GptOss, Head, Llama4, Mixtral, Qwen3Moe, Specifics,
+};
 use crisol_text::{EMBEDDED_TOKENS, TextSetup, Tokenizer};
 
 pub(crate) const VOCAB: usize = 300;
@@ -49,6 +51,29 @@ pub(crate) fn config(architecture: Architecture, head: Head) -> Config {
             Config { num_key_value_heads: 2, specifics: Specifics::DeepseekV3(shape), ..config }
         }
         Architecture::Gpt2 => Config { num_key_value_heads: 2, ..config },
+        Architecture::Qwen3Moe => {
+            let shape = Qwen3Moe {
+                num_experts: 4,
+                num_experts_per_tok: 2,
+                moe_intermediate_size: 12,
+                norm_topk_prob: true,
+                ..Qwen3Moe::default()
+            };
+            Config { specifics: Specifics::Qwen3Moe(shape), ..config }
+        }
+        Architecture::Mixtral => {
+            let shape = Mixtral { num_local_experts: 3, num_experts_per_tok: 2 };
+            Config { specifics: Specifics::Mixtral(shape), ..config }
+        }
+        Architecture::GptOss => {
+            let shape = GptOss { num_local_experts: 3, num_experts_per_tok: 2, swiglu_limit: 7.0 };
+            Config {
+                attention_bias: true,
+                windows: vec![Some(4), None],
+                specifics: Specifics::GptOss(shape),
+                ..config
+            }
+        }
         _ => config,
     }
 }
