@@ -15,7 +15,7 @@ const POSITIONS: usize = 1 << 12;
 
 /// What the number of parameters is a product of; only models of up to `LARGEST` and `LAYERS` are
 /// made.
-const SIZES: [&str; 16] = [
+const SIZES: [&str; 19] = [
     "vocab_size",
     "hidden_size",
     "intermediate_size",
@@ -32,6 +32,9 @@ const SIZES: [&str; 16] = [
     "num_local_experts",
     "n_routed_experts",
     "n_shared_experts",
+    "n_embd",
+    "n_head",
+    "n_inner",
 ];
 const LARGEST: u64 = 24;
 const LAYERS: usize = 3;
