@@ -15,7 +15,7 @@ const POSITIONS: usize = 1 << 12;
 
 /// What the number of parameters is a product of; only models of up to `LARGEST` and `LAYERS` are
 /// made.
-const SIZES: [&str; 17] = [
+const SIZES: [&str; 20] = [
     "vocab_size",
     "hidden_size",
     "intermediate_size",
@@ -33,6 +33,9 @@ const SIZES: [&str; 17] = [
     "num_local_experts",
     "n_routed_experts",
     "n_shared_experts",
+    "n_embd",
+    "n_head",
+    "n_inner",
 ];
 const LARGEST: u64 = 24;
 const LAYERS: usize = 3;

@@ -150,9 +150,15 @@ MODELS = {
 }
 
 
-def check(binary, tokenizer, name, place):
+def crisol(binary, *arguments):
+    done = subprocess.run([binary, *map(str, arguments), "--json"], check=True, capture_output=True)
+    return json.loads(done.stdout)
+
+
+def check(binary, tokenizer, name, made, place, tolerance=2e-5):
+    """`made`: class and config of the model."""
     torch.manual_seed(1)
-    cls, config = MODELS[name]
+    cls, config = made
     config.vocab_size = json.loads((tokenizer / "config.json").read_text())["vocab_size"]
     model = cls(config).eval()
     randomise(model)
@@ -166,10 +172,10 @@ def check(binary, tokenizer, name, place):
     with torch.no_grad():
         logits = model(ids).logits[0].log_softmax(-1)
     expected = [logits[i, token].item() for i, token in enumerate(ids[0, 1:])]
-    ours = check_gguf.crisol(binary, "score", file, "--ids", ",".join(map(str, ids[0].tolist())))["logprobs"][1:]
+    ours = crisol(binary, "score", file, "--ids", ",".join(map(str, ids[0].tolist())))["logprobs"][1:]
     difference = max(abs(a - b) for a, b in zip(ours, expected, strict=True))
     print(f"{name}: log-probabilities differ from transformers' by {difference:.1e}")
-    assert difference < 2e-5, "too much"
+    assert difference < tolerance, "too much"
     check_gguf.main(binary, str(file))
     if name in ("llama4", "deepseek"):
         narrow = place / f"{name}-q8_0.gguf"
@@ -177,16 +183,16 @@ def check(binary, tokenizer, name, place):
         assert check_gguf.main(binary, str(narrow), float("inf")) < 0.3, "too much"
 
 
-def main(binary, tokenizer, *names):
-    for name in names or MODELS:
+def main(models, binary, tokenizer, *names):
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    torch.set_num_threads(1)
+    for name in names or models:
         with tempfile.TemporaryDirectory() as place:
-            check(binary, Path(tokenizer), name, Path(place))
+            check(binary, Path(tokenizer), name, models[name], Path(place))
 
 
 if __name__ == "__main__":
     if len(sys.argv) < 3:
         sys.exit(__doc__)
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    torch.set_num_threads(1)
-    main(*sys.argv[1:])
+    main(MODELS, *sys.argv[1:])

@@ -207,14 +207,95 @@ def gpt_oss(r, longest):
     }
     some = {"layer_types": [r.choice(["sliding_attention", "full_attention"]) for _ in range(layers)]}
     return shape | {key: value for key, value in some.items() if r.random() < 0.5}
+def smollm3(r, longest):
+    shape = halved(r, {**common(r, longest), "mlp_bias": r.random() < 0.5})
+    layers = shape["num_hidden_layers"]
+    some = {
+        "no_rope_layers": [r.randint(0, 1) for _ in range(layers + r.randint(0, 1))],
+        "no_rope_layer_interval": r.randint(1, 4),
+        "layer_types": layer_types(r, layers),
+    }
+    window = {"use_sliding_window": True, "sliding_window": r.choice([2, 3, 10, longest // 2, longest * 2])}
+    shape |= {key: value for key, value in some.items() if r.random() < 0.5}
+    return shape | r.choice([{}, window]) if "layer_types" not in shape else shape | window
+
+
+def layer_types(r, layers):
+    return [r.choice(["sliding_attention", "full_attention"]) for _ in range(layers)]
+
+
+def granite(r, longest):
+    return halved(
+        r,
+        {
+            **common(r, longest),
+            "mlp_bias": r.random() < 0.5,
+            "embedding_multiplier": r.choice([1.0, 3, 12.0]),
+            "logits_scaling": r.choice([1.0, 0.5, 3.0]),
+            "residual_multiplier": r.choice([1.0, 0.22, 0.7]),
+            "attention_multiplier": r.choice([1.0, 0.1, 0.5]),
+        },
+    )
+
+
+def olmo3(r, longest):
+    # No dynamic scaling: what was longest before is kept for each kind of layer.
+    shape = common(r, longest)
+    while shape["rope_parameters"]["rope_type"] == "dynamic":
+        shape = common(r, longest)
+    sliding = {"rope_type": "default", "rope_theta": r.choice([100.0, 10000.0])}
+    shape["rope_parameters"] = {"full_attention": shape["rope_parameters"], "sliding_attention": sliding}
+    shape["sliding_window"] = r.choice([2, 3, 10, longest // 2, longest * 2])
+    return halved(r, shape | r.choice([{}, {"layer_types": layer_types(r, shape["num_hidden_layers"])}]))
+
+
+def phi3(r, longest):
+    shape = common(r, longest)
+    del shape["head_dim"], shape["attention_bias"]
+    shape["hidden_size"] = shape["num_attention_heads"] * r.choice([4, 8, 12, 16])
+    width = shape["hidden_size"] // shape["num_attention_heads"]
+    shape["max_position_embeddings"] = max(shape["max_position_embeddings"], longest)
+    rope = {"rope_type": "default", "rope_theta": r.choice([100.0, 10000.0]), "partial_rotary_factor": r.choice([1.0, 0.5])}
+    pairs = int(width * rope["partial_rotary_factor"]) // 2
+    if r.random() < 0.6:
+        factors = lambda: [r.choice([1, 1.25, 2.5, 7.0]) for _ in range(pairs)]
+        rope |= {"rope_type": "longrope", "short_factor": factors(), "long_factor": factors()}
+        rope |= {key: value for key, value in {"factor": 4.0, "attention_factor": 0.8}.items() if r.random() < 0.3}
+        shape["original_max_position_embeddings"] = r.choice([2, longest // 3 + 1, longest - NEW // 2, longest])
+    shape["rope_parameters"] = rope
+    return shape | {"sliding_window": r.choice([None, None, 2, 10, longest // 2, longest * 2])}
+
+
+def gpt2(r, longest):
+    heads = r.choice([1, 2, 3, 4, 6])
+    return {
+        "vocab_size": r.randint(17, 150),
+        "n_embd": heads * r.choice([2, 5, 6, 8, 11]),
+        "n_inner": r.choice([None, r.randint(5, 70)]),
+        "n_layer": r.randint(1, 4),
+        "n_head": heads,
+        "n_positions": r.choice([longest, longest + 37]),
+        "layer_norm_epsilon": r.choice([1e-6, 1e-5, 1e-3]),
+        "activation_function": r.choice(["gelu_new", "gelu_pytorch_tanh"]),
+        "scale_attn_weights": r.random() < 0.7,
+        "tie_word_embeddings": r.random() < 0.5,
+        "bos_token_id": None,
+        "eos_token_id": None,
+        "pad_token_id": None,
+    }
 
 
 FAMILIES = {
     "Llama": llama,
     "Olmo2": olmo2,
+    "Olmo3": olmo3,
     "Qwen2": qwen2,
     "Qwen3": qwen3,
     "Mistral": mistral,
+    "SmolLM3": smollm3,
+    "Granite": granite,
+    "Phi3": phi3,
+    "GPT2": gpt2,
     "Llama4": llama4,
     "DeepseekV3": deepseek_v3,
     "Qwen3Moe": qwen3_moe,
@@ -227,13 +308,14 @@ def randomise(model):
     """Weights with which logits are of order 1 and no part of the model is without effect."""
     with torch.no_grad():
         for name, p in model.named_parameters():
-            if name.endswith("norm.weight"):
+            if name.endswith(("norm.weight", "ln_1.weight", "ln_2.weight", "ln_f.weight")):
                 p.uniform_(0.5, 1.5)
             elif p.dim() == 1:
                 p.normal_(0, 0.3)
             else:
-                # Experts of Llama 4 and gpt-oss are transposed.
-                transposed = ".experts." in name and model.config.model_type in ("llama4_text", "gpt_oss")
+                # Experts of Llama 4 and gpt-oss are transposed, and GPT-2's matrices.
+                experts = ".experts." in name and model.config.model_type in ("llama4_text", "gpt_oss")
+                transposed = experts or ".c_" in name
                 fan_in = p.shape[-2] if transposed else p.shape[-1]
                 p.normal_(0, 1.5 * fan_in**-0.5)
         for name, b in model.named_buffers():
@@ -245,11 +327,16 @@ def rewrite(r, path, config):
     """Says the same in another way: rotary embeddings where transformers 4 had them, defaults left
     out."""
     written = json.loads(path.read_text())
-    if r.random() < 0.5:
+    if "rope_parameters" in written and r.random() < 0.5:
         parameters = written.pop("rope_parameters")
-        written["rope_theta"] = parameters.pop("rope_theta")
-        if r.random() < 0.5:
+        if "full_attention" in parameters:
+            # OLMo-3's, which reads only the newer name of the type; other layers have the default.
+            parameters = parameters["full_attention"]
+        elif r.random() < 0.5:
             parameters["type"] = parameters.pop("rope_type")
+        written["rope_theta"] = parameters.pop("rope_theta")
+        if (part := parameters.pop("partial_rotary_factor", None)) is not None:
+            written["partial_rotary_factor"] = part
         written["rope_scaling"] = None if "default" in parameters.values() else parameters
     needed = ("architectures", "model_type", "rope_parameters", "rope_scaling", "rope_theta")
     defaults = type(config)().to_dict()
@@ -273,7 +360,8 @@ def check(binary, family, seed, folder):
     shape = FAMILIES[family](r, length + NEW)
     name = family + ("TextConfig" if family == "Llama4" else "Config")
     config = getattr(transformers, name)(**shape)
-    model = getattr(transformers, f"{family}ForCausalLM")(config)
+    task = "LMHeadModel" if family == "GPT2" else "ForCausalLM"
+    model = getattr(transformers, family + task)(config)
     randomise(model)
     dtype = r.choice([torch.float32, torch.bfloat16, torch.float16])
     model.to(dtype).save_pretrained(folder, max_shard_size=r.choice(["1GB", "20KB"]))

@@ -266,7 +266,13 @@ impl RopeScaling {
                         original_max_position_embeddings as f64,
                     )
                 }),
-            RopeScaling::LongRope { ref short_factor, ref long_factor, factor, .. } => {
+            RopeScaling::LongRope {
+                ref short_factor,
+                ref long_factor,
+                original_max_position_embeddings,
+                factor,
+                ..
+            } => {
                 for (name, list) in [("short_factor", short_factor), ("long_factor", long_factor)] {
                     if list.len() != dim / 2 {
                         return Some(format!(
@@ -279,8 +285,10 @@ impl RopeScaling {
                         return Some(problem);
                     }
                 }
-                // Not finite in an original context of one token.
+                let original = original_max_position_embeddings as f64;
                 positive("factor", factor)
+                    .or_else(|| positive("original_max_position_embeddings", original))
+                    // Not finite in an original context of one token.
                     .or_else(|| positive("attention_factor", f64::from(self.amplitude())))
             }
         }

@@ -64,10 +64,14 @@ fn assert_close(what: &str, values: &[f32], expected: &[f32]) {
     }
 }
 
-const ARCHITECTURES: [Architecture; 8] = [
+const ARCHITECTURES: [Architecture; 12] = [
     Architecture::Llama,
     Architecture::Olmo2,
     Architecture::Qwen3,
+    Architecture::SmolLm3,
+    Architecture::Granite,
+    Architecture::Phi3,
+    Architecture::Gpt2,
     Architecture::Llama4,
     Architecture::DeepseekV3,
     Architecture::Qwen3Moe,

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use crisol_engine::{Device, Params};
 use crisol_hub::{FloatType, GgmlType, Gguf, Tensors};
 use crisol_model::{
-    Architecture, Checkpoint, Config, Head, Model, ModelError, ModelFiles, RopeScaling, load_model,
+    Architecture, Checkpoint, Config, Gpt2, Granite, Head, Model, ModelError, ModelFiles, Phi3,
+    RopeScaling, SmolLm3, Specifics, load_model,
 };
 use crisol_text::{EMBEDDED_TOKENS, Message, TextSetup, Tokenizer};
 use tempfile::TempDir;
@@ -74,6 +75,14 @@ fn exported_folders_of_every_architecture_keep_their_values() -> Result<(), Mode
         "llama-llama3",
         "olmo2",
         "qwen3",
+        "smollm3",
+        "granite",
+        "olmo3",
+        "olmo3-older",
+        "phi3",
+        "phi3-longrope",
+        "gpt2",
+        "gpt2-hub",
         "llama4",
         "llama4-plain",
         "deepseek-v3",
@@ -140,6 +149,37 @@ fn f32_gguf_files_keep_every_bit() -> Result<(), ModelError> {
         Config { rope_scaling: yarn(None), ..llama() },
         Config { head: untied, ..config(Architecture::Olmo2) },
         Config { rope_scaling: yarn(Some(1.5)), ..config(Architecture::Qwen3) },
+        Config { head: untied, ..config(Architecture::SmolLm3) },
+        Config {
+            attention_bias: true,
+            specifics: Specifics::Granite(Granite {
+                embedding_multiplier: 12.0,
+                logits_scaling: 8.0,
+                residual_multiplier: 0.22,
+                attention_multiplier: 0.015_625,
+            }),
+            ..config(Architecture::Granite)
+        },
+        Config {
+            rope_scaling: yarn(None),
+            rope_theta: 5e5,
+            windows: vec![None, Some(100)],
+            ..config(Architecture::Olmo3)
+        },
+        Config { windows: vec![Some(1024); 2], ..config(Architecture::Phi3) },
+        Config {
+            rope_scaling: RopeScaling::LongRope {
+                short_factor: vec![1.0, 1.25, 1.5, 2.0],
+                long_factor: vec![1.1, 2.0, 4.0, 8.0],
+                original_max_position_embeddings: 256,
+                factor: 4.0,
+                attention_factor: None,
+            },
+            specifics: Specifics::Phi3(Phi3 { partial_rotary_factor: 0.5 }),
+            ..config(Architecture::Phi3)
+        },
+        Config { num_key_value_heads: 2, ..config(Architecture::Gpt2) },
+        Config { num_key_value_heads: 2, head: untied, ..config(Architecture::Gpt2) },
     ] {
         let dir = temp_dir();
         let folder = saved(dir.path(), config)?;
@@ -248,6 +288,29 @@ fn a_refused_export_names_the_cause_and_leaves_no_file() -> Result<(), ModelErro
         (Config { attention_bias: true, ..config(Architecture::Qwen3) }, "biases"),
         (Config { rope_scaling: dynamic, ..config(Architecture::Llama) }, "dynamic"),
         (Config { rope_scaling: llama3, ..config(Architecture::Qwen3) }, "llama3"),
+        (
+            Config {
+                specifics: Specifics::SmolLm3(SmolLm3 { rope_layers: vec![false, true] }),
+                ..config(Architecture::SmolLm3)
+            },
+            "every 4th",
+        ),
+        (Config { mlp_bias: true, ..config(Architecture::SmolLm3) }, "MLP has biases"),
+        (config(Architecture::Olmo3), "takes that for OLMo-2"),
+        (
+            Config { windows: vec![Some(9), None], ..config(Architecture::Olmo3) },
+            "rope_theta is 500000 in layers with a window",
+        ),
+        (Config { windows: vec![Some(9); 2], ..config(Architecture::Phi3) }, "windows of 9"),
+        (Config { head_dim: 8, ..config(Architecture::Phi3) }, "as llama.cpp wants"),
+        (
+            Config {
+                num_key_value_heads: 2,
+                specifics: Specifics::Gpt2(Gpt2 { scale_attn_weights: false }),
+                ..config(Architecture::Gpt2)
+            },
+            "scale_attn_weights",
+        ),
     ] {
         let dir = temp_dir();
         let error = gguf(&saved(dir.path(), config)?);

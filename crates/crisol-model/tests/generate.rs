@@ -5,8 +5,9 @@ use std::ops::ControlFlow;
 
 use crisol_engine::{Device, KvCache, Params, Role, Tape, Workspace};
 use crisol_model::{
-    Architecture, Config, Conversation, Generated, Head, Model, ModelError, PastKeyValues,
-    SamplingOptions, StopReason, generate, generate_stream, scalars, score,
+    Architecture, Config, Conversation, Generated, Head, Model, ModelError, PREFILL_TOKENS,
+    PastKeyValues, RopeScaling, SamplingOptions, StopReason, generate, generate_stream, scalars,
+    score,
 };
 
 const VOCAB: usize = 61;
@@ -21,8 +22,13 @@ fn config(architecture: Architecture) -> Config {
 
 /// A model whose next-token distributions are far from uniform and from one another.
 fn model(architecture: Architecture, threads: usize) -> (Model, Params) {
+    larger(config(architecture), threads)
+}
+
+/// A model with larger weights than at the start of training.
+fn larger(config: Config, threads: usize) -> (Model, Params) {
     let device = Device::cpu(Some(threads));
-    let (model, mut params) = Model::init(config(architecture), &device, 7).expect("a valid shape");
+    let (model, mut params) = Model::init(config, &device, 7).expect("a valid shape");
     for id in params.ids() {
         if params.spec(id).role != Role::Vector {
             let larger: Vec<f32> = params.read(id).iter().map(|w| w * 12.0).collect();
@@ -314,6 +320,67 @@ fn stop_reasons_are_correct() -> Result<(), ModelError> {
     let empty = generate(&model, &params, &prompts[..2], &SamplingOptions::greedy(0, vec![]))?;
     assert!(empty.iter().all(|new| new.ids.is_empty() && new.stopped_by == StopReason::Length));
     assert!(generate(&model, &params, &[], &options)?.is_empty());
+    Ok(())
+}
+
+/// `LongRoPE` takes other factors for texts longer than the original context: in generation all
+/// keys are then computed again, also where a prompt has several passes or a conversation grows.
+#[test]
+fn a_text_that_becomes_long_is_computed_again() -> Result<(), ModelError> {
+    let config = |original, max| Config {
+        max_position_embeddings: max,
+        rope_scaling: RopeScaling::LongRope {
+            short_factor: vec![1.0; 4],
+            long_factor: vec![4.0; 4],
+            original_max_position_embeddings: original,
+            factor: 2.0,
+            attention_factor: None,
+        },
+        ..config(Architecture::Phi3)
+    };
+    let all = |_| ControlFlow::Continue(());
+    let options = SamplingOptions::greedy(9, vec![]);
+    let (model, params) = larger(config(20, 64), 1);
+    let prompts = sequences(&[15, 19, 20, 21, 30, 5]);
+    for (prompt, new) in prompts.iter().zip(&generate(&model, &params, &prompts, &options)?) {
+        assert_as_in_one_pass(&model, &params, prompt, new)?;
+    }
+    let mut conversation = Conversation::default();
+    let turns = sequences(&[40]).remove(0);
+    for length in [8, 15, 18, 26, 33, 12] {
+        let new = conversation.generate(&model, &params, &turns[..length], &options, all)?;
+        assert_as_in_one_pass(&model, &params, &turns[..length], &new)?;
+    }
+
+    let original = PREFILL_TOKENS + 30;
+    let (model, params) = larger(config(original, 2 * original), 1);
+    let prompts = sequences(&[original - 1, original + 40, 3]);
+    let options = SamplingOptions::greedy(3, vec![]);
+    for (prompt, new) in prompts.iter().zip(&generate(&model, &params, &prompts, &options)?) {
+        assert_as_in_one_pass(&model, &params, prompt, new)?;
+    }
+    Ok(())
+}
+
+/// Checks greedily generated log-probabilities against passes of the whole text before each token.
+fn assert_as_in_one_pass(
+    model: &Model,
+    params: &Params,
+    prompt: &[u32],
+    new: &Generated,
+) -> Result<(), ModelError> {
+    let mut workspace = Workspace::new(params.device());
+    let whole = [prompt, &new.ids].concat();
+    for (logprob, end) in new.logprobs.iter().zip(prompt.len()..) {
+        let mut tape = Tape::inference(params, &mut workspace);
+        let hidden =
+            model.hidden(&mut tape, &whole[..end], &[0, end as u32], PastKeyValues::None)?;
+        let logits = model.logits(&mut tape, hidden, &[end as u32 - 1])?;
+        let logits = tape.read(logits);
+        let total: f32 = logits.iter().map(|x| x.exp()).sum();
+        let expected = logits[whole[end] as usize] - total.ln();
+        assert!((logprob - expected).abs() < 1e-3, "after {end} tokens: {logprob}, not {expected}");
+    }
     Ok(())
 }
 

@@ -282,7 +282,7 @@ fn skipped_tensors_are_reported() -> Result<(), ModelError> {
 
 #[test]
 fn adapters_of_every_architecture_equal_peft() -> Result<(), ModelError> {
-    ["llama", "olmo2", "qwen3", "llama4", "deepseek-v3", "gpt-oss"]
+    ["llama", "olmo2", "qwen3", "phi3", "gpt2", "llama4", "deepseek-v3", "gpt-oss"]
         .into_iter()
         .try_for_each(compare_adapter)
 }
@@ -294,7 +294,7 @@ fn scales_ranks_and_whole_weights_of_adapters_equal_peft() -> Result<(), ModelEr
 
 #[test]
 fn trained_norms_of_adapters_equal_peft() -> Result<(), ModelError> {
-    ["dora", "dora-patterns"].into_iter().try_for_each(compare_adapter)
+    ["dora", "dora-patterns", "gpt2-dora"].into_iter().try_for_each(compare_adapter)
 }
 
 #[test]

@@ -34,6 +34,19 @@ impl Default for Phi3 {
     }
 }
 
+impl Phi3 {
+    /// The share that gives so many columns of a head, rounded down.
+    fn rotating(columns: usize, head_dim: usize) -> Phi3 {
+        let share = |columns: f64| Phi3 { partial_rotary_factor: columns / head_dim as f64 };
+        let exact = share(columns as f64);
+        if exact.columns(head_dim) == columns { exact } else { share(columns as f64 + 0.5) }
+    }
+
+    fn columns(&self, head_dim: usize) -> usize {
+        (head_dim as f64 * self.partial_rotary_factor) as usize
+    }
+}
+
 /// `original_max_position_embeddings` by default.
 const ORIGINAL: usize = 4096;
 
@@ -129,7 +142,7 @@ impl Family for Phi3 {
     }
 
     fn rotated(&self, config: &Config) -> usize {
-        (config.head_dim as f64 * self.partial_rotary_factor) as usize
+        self.columns(config.head_dim)
     }
 
     fn specs(&self, config: &Config, _: usize, prefix: String) -> Vec<ParamSpec> {
@@ -163,8 +176,7 @@ impl Family for Phi3 {
         let rotated = keys.optional_size("rope.dimension_count")?;
         gguf::read_heads(keys, config)?;
         if let Some(rotated) = rotated {
-            let partial_rotary_factor = rotated as f64 / config.head_dim.max(1) as f64;
-            config.specifics = Specifics::Phi3(Phi3 { partial_rotary_factor });
+            config.specifics = Specifics::Phi3(Phi3::rotating(rotated, config.head_dim));
         }
         Ok(())
     }
