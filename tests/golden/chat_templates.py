@@ -2,9 +2,9 @@
 
     python chat_templates.py
 
-The templates are written in the style of those of Llama 2, Llama 3.1, Zephyr and TinyLlama, ChatML,
-Qwen2.5, Qwen3, OLMo-2, Mistral and DeepSeek-R1; `marked` has generation marks. Needs transformers
-of requirements.txt.
+The templates are written in the style of those of Gemma 3, Llama 2, Llama 3.1, Zephyr and
+TinyLlama, ChatML, Qwen2.5, Qwen3, OLMo-2, Mistral and DeepSeek-R1; `marked` has generation marks.
+Needs transformers of requirements.txt.
 """
 
 import datetime
@@ -17,7 +17,7 @@ from transformers.utils import chat_template_utils
 
 FOLDER = Path(__file__).parent / "chat_templates"
 TOKENS = {
-    "llama2": ("<s>", "</s>"), "zephyr": ("<s>", "</s>"), "mistral": ("<s>", "</s>"),
+    "gemma": ("<bos>", "<eos>"), "llama2": ("<s>", "</s>"), "zephyr": ("<s>", "</s>"), "mistral": ("<s>", "</s>"),
     "llama31": ("<|begin_of_text|>", "<|eot_id|>"), "olmo2": ("<|endoftext|>", "<|endoftext|>"),
     "deepseek_r1": ("<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"),
 }

@@ -33,22 +33,20 @@ PROMPTS = [
 NEW = 24
 
 
-def main(binary, file, tolerance=1e-3, adapter=None, adapter_file=None):
-    def crisol(command, *arguments):
-        over = [] if adapter is None else ["--adapter", adapter]
-        line = [binary, command, file, *over, *arguments, "--json"]
-        return json.loads(subprocess.run(line, check=True, capture_output=True).stdout)
-
+def serve(file, context, adapter_file=None):
+    """A function that asks llama.cpp about a model: a route of its server, and the body."""
     params = xllamacpp.CommonParams()
     params.model.path = file
     params.n_parallel = 1
-    params.n_ctx = 64
+    params.n_ctx = context
     params.warmup = False
     params.n_gpu_layers = 0
+    # A window's keys are kept when the context goes on from an earlier token.
+    params.swa_full = True
     # Attention in f32 too.
     params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
     params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
-    if adapter is not None:
+    if adapter_file is not None:
         params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(adapter_file, 1.0)]
     server = xllamacpp.Server(params)
 
@@ -57,6 +55,16 @@ def main(binary, file, tolerance=1e-3, adapter=None, adapter_file=None):
         with urllib.request.urlopen(request) as answer:
             return json.load(answer)
 
+    return ask
+
+
+def main(binary, file, tolerance=1e-3, adapter=None, adapter_file=None):
+    def crisol(command, *arguments):
+        over = [] if adapter is None else ["--adapter", adapter]
+        line = [binary, command, file, *over, *arguments, "--json"]
+        return json.loads(subprocess.run(line, check=True, capture_output=True).stdout)
+
+    ask = serve(file, 64, adapter_file)
     for text in TEXTS:
         ours = crisol("score", "--text", text)["ids"]
         theirs = ask("/tokenize", {"content": text, "add_special": True, "parse_special": True})["tokens"]

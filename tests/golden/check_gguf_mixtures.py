@@ -1,13 +1,14 @@
-"""Checks GGUF files of the families with mixtures of experts on tiny models with random weights.
+"""Checks GGUF files of the families that differ most from Llama, on tiny models with random weights:
+mixtures of experts, and Gemma 2 and 3.
 
     python check_gguf_mixtures.py CRISOL TOKENIZER [NAME ...]
 
 TOKENIZER is a folder with a tokenizer that GGUF files have a name for (SmolLM2's). Each model is
 made by transformers; Crisol writes it as it as a GGUF file (F32), whose log-probabilities must be
 those of transformers (2e-5), those of llama.cpp and its greedy tokens those of Crisol
-(`check_gguf.py`). Those called like their family are compared in Q8_0, too, where llama.cpp rounds
-activations and so sends some tokens to other experts: there, and with experts in MXFP4, the average
-must be below 0.3. Needs what `check_gguf.py` needs.
+(`check_gguf.py`; 5e-3 for Gemma). Those called like their family are compared in Q8_0, too, where
+llama.cpp rounds activations and so sends some tokens to other experts: there, and with experts in
+MXFP4, the average must be below 0.3. Needs what `check_gguf.py` needs.
 """
 
 import json
@@ -22,6 +23,10 @@ import transformers
 from transformers import (
     DeepseekV3Config,
     DeepseekV3ForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
     GptOssConfig,
     GptOssForCausalLM,
     Llama4ForCausalLM,
@@ -120,6 +125,32 @@ def gpt_oss(**changes):
     return GptOssForCausalLM, GptOssConfig(**{**shape, **changes})
 
 
+def gemma(**changes):
+    return {
+        **SHARED,
+        "num_hidden_layers": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "query_pre_attn_scalar": 16,
+        "intermediate_size": 96,
+        "sliding_window": 8,
+        **changes,
+    }
+
+
+def gemma2(**changes):
+    caps = {"attn_logit_softcapping": 2.0, "final_logit_softcapping": 5.0}
+    return Gemma2ForCausalLM, Gemma2Config(**gemma(**caps, **changes))
+
+
+def gemma3(rope=None, local=10000.0, **changes):
+    both = {
+        "full_attention": rope or {"rope_type": "default", "rope_theta": 1000000.0},
+        "sliding_attention": {"rope_type": "default", "rope_theta": local},
+    }
+    return Gemma3ForCausalLM, Gemma3TextConfig(**gemma(rope_parameters=both, **changes))
+
+
 def yarn(factor=8.0, **more):
     return {"rope_type": "yarn", "rope_theta": 10000.0, "factor": factor, "original_max_position_embeddings": 32, **more}
 
@@ -141,6 +172,14 @@ MODELS = {
     # Every pair is beyond the bounds, which llama.cpp rounds and the model does not.
     "gpt-oss-yarn": gpt_oss(rope_parameters={**yarn(truncate=False), "rope_theta": 6.0, "original_max_position_embeddings": 200}),
     "gpt-oss-mxfp4": gpt_oss(),
+    "gemma2": gemma2(),
+    # The scale of queries of the 27B models.
+    "gemma2-27b": gemma2(num_hidden_layers=46, head_dim=24, rope_parameters={"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}),
+    "gemma2-thirds": gemma2(layer_types=["sliding_attention", "sliding_attention", "full_attention", "sliding_attention"]),
+    "gemma3": gemma3(num_hidden_layers=7),
+    "gemma3-linear": gemma3({"rope_type": "linear", "rope_theta": 1000.0, "factor": 4.0}, 100.0, final_logit_softcapping=5.0, sliding_window_pattern=2),
+    "gemma3-local": gemma3(layer_types=["sliding_attention"] * 4, tie_word_embeddings=False),
+    "gemma3-global": gemma3(yarn(), layer_types=["full_attention"] * 4),
     "deepseek": deepseek(),
     "deepseek-plain": deepseek(q_lora_rank=None, n_group=1, topk_group=1, norm_topk_prob=False, tie_word_embeddings=True),
     "deepseek-odd": deepseek(kv_lora_rank=26, qk_nope_head_dim=14, qk_rope_head_dim=6, n_group=2, topk_group=2, n_shared_experts=1),
@@ -181,8 +220,10 @@ def check(binary, tokenizer, name, made, place, tolerance=2e-5):
     difference = max(abs(a - b) for a, b in zip(ours, expected, strict=True))
     print(f"{name}: log-probabilities differ from transformers' by {difference:.1e}")
     assert difference < tolerance, "too much"
-    # llama.cpp rounds what it multiplies with experts in MXFP4.
-    average = check_gguf.main(binary, str(file), float("inf" if quantised else 1e-3))
+    # llama.cpp rounds what it multiplies with experts in MXFP4, and its GELU is a table for inputs
+    # in half precision.
+    allowed = float("inf") if quantised else 5e-3 if name.startswith("gemma") else 1e-3
+    average = check_gguf.main(binary, str(file), allowed)
     assert average < 0.3, "too much"
     if name in ("llama4", "deepseek"):
         narrow = place / f"{name}-q8_0.gguf"

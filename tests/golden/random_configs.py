@@ -118,6 +118,33 @@ def mistral(r, longest):
     return halved(r, {**common(r, longest), "sliding_window": r.choice([None, 2, 3, 10, longest // 2, longest * 2])})
 
 
+def gemma2(r, longest):
+    shape = common(r, longest)
+    kinds = ["sliding_attention", "full_attention"]
+    shape |= {
+        "query_pre_attn_scalar": r.choice([1, 4, 7, 256]),
+        # Not 1: transformers' cache then keeps everything, and generation differs from a forward
+        # pass.
+        "sliding_window": r.choice([2, 3, 10, longest // 2, longest * 2]),
+        "attn_logit_softcapping": r.choice([None, 0.5, 3.0, 50.0]),
+        "final_logit_softcapping": r.choice([None, 0.7, 3.0, 30.0]),
+    }
+    if r.random() < 0.5:
+        shape["layer_types"] = [r.choice(kinds) for _ in range(shape["num_hidden_layers"])]
+    return shape
+
+
+def gemma3(r, longest):
+    shape = gemma2(r, longest)
+    local = {"rope_type": "default", "rope_theta": r.choice([10.0, 300.0, 10000.0])}
+    shape["rope_parameters"] = {"full_attention": shape["rope_parameters"], "sliding_attention": local}
+    # Read by no one.
+    shape["attn_logit_softcapping"] = r.choice([None, 0.5])
+    if "layer_types" not in shape:
+        shape["sliding_window_pattern"] = r.randint(1, 4)
+    return shape
+
+
 def llama4(r, longest):
     shape = common(r, longest)
     layers, experts = shape["num_hidden_layers"], r.randint(1, 6)
@@ -207,6 +234,8 @@ def gpt_oss(r, longest):
     }
     some = {"layer_types": [r.choice(["sliding_attention", "full_attention"]) for _ in range(layers)]}
     return shape | {key: value for key, value in some.items() if r.random() < 0.5}
+
+
 def smollm3(r, longest):
     shape = halved(r, {**common(r, longest), "mlp_bias": r.random() < 0.5})
     layers = shape["num_hidden_layers"]
@@ -292,6 +321,8 @@ FAMILIES = {
     "Qwen2": qwen2,
     "Qwen3": qwen3,
     "Mistral": mistral,
+    "Gemma2": gemma2,
+    "Gemma3": gemma3,
     "SmolLM3": smollm3,
     "Granite": granite,
     "Phi3": phi3,
@@ -309,7 +340,8 @@ def randomise(model):
     with torch.no_grad():
         for name, p in model.named_parameters():
             if name.endswith(("norm.weight", "ln_1.weight", "ln_2.weight", "ln_f.weight")):
-                p.uniform_(0.5, 1.5)
+                # Gemma's are factors 1 + weight.
+                p.uniform_(0.5, 1.5).sub_(float(type(model).__name__.startswith("Gemma")))
             elif p.dim() == 1:
                 p.normal_(0, 0.3)
             else:
@@ -330,7 +362,9 @@ def rewrite(r, path, config):
     if "rope_parameters" in written and r.random() < 0.5:
         parameters = written.pop("rope_parameters")
         if "full_attention" in parameters:
-            # OLMo-3's, which reads only the newer name of the type; other layers have the default.
+            # OLMo-3 reads only the newer name of the type, and has the default in other layers.
+            if "rope_theta" in parameters.get("sliding_attention", {}) and written["model_type"].startswith("gemma3"):
+                written["rope_local_base_freq"] = parameters["sliding_attention"]["rope_theta"]
             parameters = parameters["full_attention"]
         elif r.random() < 0.5:
             parameters["type"] = parameters.pop("rope_type")
@@ -338,7 +372,7 @@ def rewrite(r, path, config):
         if (part := parameters.pop("partial_rotary_factor", None)) is not None:
             written["partial_rotary_factor"] = part
         written["rope_scaling"] = None if "default" in parameters.values() else parameters
-    needed = ("architectures", "model_type", "rope_parameters", "rope_scaling", "rope_theta")
+    needed = ("architectures", "model_type", "rope_parameters", "rope_scaling", "rope_theta", "rope_local_base_freq")
     defaults = type(config)().to_dict()
     for key in list(written):
         if key not in needed and key in defaults and written[key] == defaults[key] and r.random() < 0.5:
@@ -358,7 +392,7 @@ def check(binary, family, seed, folder):
     torch.manual_seed(seed)
     length = r.randint(2, 60)
     shape = FAMILIES[family](r, length + NEW)
-    name = family + ("TextConfig" if family == "Llama4" else "Config")
+    name = family + ("TextConfig" if family in ("Llama4", "Gemma3") else "Config")
     config = getattr(transformers, name)(**shape)
     task = "LMHeadModel" if family == "GPT2" else "ForCausalLM"
     model = getattr(transformers, family + task)(config)

@@ -113,6 +113,26 @@ fn gpt_oss(layers: usize, experts: usize) -> ModelShape {
     shape
 }
 
+/// Gemma 2 or 3, with four norms in a block: every `period`-th layer attends to everything, the
+/// others to a window.
+fn gemma(
+    [hidden, layers, heads, kv_heads, head_dim, inner, vocab]: Sizes,
+    [window, period]: [usize; 2],
+    norm: QkNorm,
+) -> ModelShape {
+    let mut shape =
+        dense([hidden, layers, heads, kv_heads, head_dim, inner, vocab], Head::Tied, norm);
+    let block = |span| Block {
+        attention: Attention::Grouped { heads, kv_heads, head_dim, span },
+        vectors: shape.blocks[0].1.vectors + 2 * hidden,
+        ..shape.blocks[0].1
+    };
+    let global = layers / period;
+    shape.blocks =
+        vec![(layers - global, block(Some(Span::Window(window)))), (global, block(None))];
+    shape
+}
+
 /// Llama 4's text model: 48 layers, every fourth with full attention, `dense_layers` of them
 /// without experts.
 fn llama4(experts: usize, dense_layers: usize) -> ModelShape {
@@ -191,6 +211,18 @@ pub fn models() -> Vec<KnownModel> {
         shape: gpt2(hidden, layers),
     };
     let mixed = |name, source, context, shape| KnownModel { name, source, context, shape };
+    let gemma2 = |name, source, sizes| KnownModel {
+        name,
+        source,
+        context: 8192,
+        shape: gemma(sizes, [4096, 2], QkNorm::None),
+    };
+    let gemma3 = |name, source, context, window, sizes| KnownModel {
+        name,
+        source,
+        context,
+        shape: gemma(sizes, [window, 6], QkNorm::Heads),
+    };
     vec![
         llama(
             "smollm2-135m",
@@ -353,6 +385,44 @@ pub fn models() -> Vec<KnownModel> {
         ),
         mixed("gpt-oss-20b", "openai/gpt-oss-20b", 131_072, gpt_oss(24, 32)),
         mixed("gpt-oss-120b", "openai/gpt-oss-120b", 131_072, gpt_oss(36, 128)),
+        gemma2("gemma-2-2b", "google/gemma-2-2b", [2304, 26, 8, 4, 256, 9216, 256_000]),
+        gemma2("gemma-2-9b", "google/gemma-2-9b", [3584, 42, 16, 8, 256, 14_336, 256_000]),
+        gemma2("gemma-2-27b", "google/gemma-2-27b", [4608, 46, 32, 16, 128, 36_864, 256_000]),
+        gemma3(
+            "gemma-3-270m",
+            "google/gemma-3-270m",
+            32_768,
+            512,
+            [640, 18, 4, 1, 256, 2048, 262_144],
+        ),
+        gemma3(
+            "gemma-3-1b",
+            "google/gemma-3-1b-pt",
+            32_768,
+            512,
+            [1152, 26, 4, 1, 256, 6912, 262_144],
+        ),
+        gemma3(
+            "gemma-3-4b",
+            "google/gemma-3-4b-pt",
+            131_072,
+            1024,
+            [2560, 34, 8, 4, 256, 10_240, 262_208],
+        ),
+        gemma3(
+            "gemma-3-12b",
+            "google/gemma-3-12b-pt",
+            131_072,
+            1024,
+            [3840, 48, 16, 8, 256, 15_360, 262_208],
+        ),
+        gemma3(
+            "gemma-3-27b",
+            "google/gemma-3-27b-pt",
+            131_072,
+            1024,
+            [5376, 62, 32, 16, 128, 21_504, 262_208],
+        ),
         KnownModel {
             name: "llama-4-scout",
             source: "meta-llama/Llama-4-Scout-17B-16E",
@@ -424,6 +494,15 @@ mod tests {
             ("gpt2-medium", 354_823_168),
             ("gpt2-large", 774_030_080),
             ("gpt2-xl", 1_557_611_200),
+            ("gemma-2-2b", 2_614_341_888),
+            ("gemma-2-9b", 9_241_705_984),
+            ("gemma-2-27b", 27_227_128_320),
+            ("gemma-3-270m", 268_098_176),
+            ("gemma-3-1b", 999_885_952),
+            // Without the image encoder, as transformers 5.23 counts them.
+            ("gemma-3-4b", 3_880_263_168),
+            ("gemma-3-12b", 11_766_034_176),
+            ("gemma-3-27b", 27_009_346_304),
         ] {
             assert_eq!(shape(name).parameters().total(), parameters as f64, "{name}");
         }

@@ -138,7 +138,21 @@ fn known_shapes_equal_their_published_configs() {
         "num_key_value_heads": 8, "head_dim": 64, "intermediate_size": 2880,
         "num_local_experts": 32, "num_experts_per_tok": 4, "sliding_window": 128,
         "attention_bias": true, "vocab_size": 201088}"#;
+    let gemma = |class: &str, sizes: [usize; 7], window: usize| {
+        let [hidden, layers, heads, kv_heads, head_dim, inner, vocab] = sizes;
+        format!(
+            r#"{{"architectures": ["{class}"], "hidden_activation": "gelu_pytorch_tanh",
+            "hidden_size": {hidden}, "num_hidden_layers": {layers},
+            "num_attention_heads": {heads}, "num_key_value_heads": {kv_heads},
+            "head_dim": {head_dim}, "intermediate_size": {inner}, "vocab_size": {vocab},
+            "sliding_window": {window}}}"#
+        )
+    };
+    let [gemma2, gemma3] = ["Gemma2ForCausalLM", "Gemma3ForCausalLM"];
     for (name, config) in [
+        ("gemma-2-2b", gemma(gemma2, [2304, 26, 8, 4, 256, 9216, 256_000], 4096)),
+        ("gemma-3-270m", gemma(gemma3, [640, 18, 4, 1, 256, 2048, 262_144], 512)),
+        ("gemma-3-27b", gemma(gemma3, [5376, 62, 32, 16, 128, 21_504, 262_208], 1024)),
         ("llama-2-70b", dense("LlamaForCausalLM", [8192, 80, 64, 8, 128, 28_672, 32_000], false)),
         ("llama-3.2-1b", dense("LlamaForCausalLM", [2048, 16, 32, 8, 64, 8192, 128_256], true)),
         ("olmo-2-32b", dense("Olmo2ForCausalLM", [5120, 64, 40, 8, 128, 27_648, 100_352], false)),

@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, HashSet};
 use serde_json::{Map, Value, json};
 
 use crate::folder::SetupParts;
-use crate::sentencepiece::{Piece, PieceKind, Vocabulary, template_processing};
+use crate::sentencepiece::{Piece, PieceKind, SPACE, Vocabulary, template_processing};
 use crate::template::DEFAULT;
 use crate::{TextError, TextSetup, Tokenizer};
 
@@ -246,7 +246,11 @@ impl GgufVocab {
         self.tokens.iter().zip(&self.token_types).enumerate().map(piece).collect()
     }
 
-    fn sentencepiece(&self, pieces: Vec<Piece>) -> Vocabulary {
+    fn sentencepiece(&self, mut pieces: Vec<Piece>) -> Vocabulary {
+        // llama.cpp's converter writes these with spaces.
+        for piece in pieces.iter_mut().filter(|piece| piece.kind == PieceKind::UserDefined) {
+            piece.text = piece.text.replace(' ', SPACE);
+        }
         Vocabulary {
             byte_fallback: pieces.iter().any(|piece| piece.kind == PieceKind::Byte),
             unk: self.unk.or_else(|| {
@@ -283,7 +287,7 @@ impl GgufVocab {
         let added: Vec<Value> = pieces
             .iter()
             .enumerate()
-            .filter_map(|(id, piece)| piece.kind.added_token(id, &piece.text))
+            .filter_map(|(id, piece)| piece.kind.added_token(id, &piece.text, false))
             .collect();
         let pair = |(index, merge): (usize, &String)| {
             let (left, right) = merge.split_once(' ').ok_or_else(|| {

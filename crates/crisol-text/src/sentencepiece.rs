@@ -69,14 +69,15 @@ impl PieceKind {
         }
     }
 
-    /// The entry of `added_tokens` in a `tokenizer.json`, for pieces matched before merging.
-    pub(crate) fn added_token(self, id: usize, text: &str) -> Option<Json> {
+    /// The entry of `added_tokens` in a `tokenizer.json`, for pieces matched before merging: before
+    /// normalisation, or after it.
+    pub(crate) fn added_token(self, id: usize, text: &str, normalized: bool) -> Option<Json> {
         let special = matches!(self, Self::Control | Self::Unknown);
         let added = special || self == Self::UserDefined;
         added.then(|| {
             json!({
                 "id": id, "content": text, "single_word": false, "lstrip": false, "rstrip": false,
-                "normalized": false, "special": special,
+                "normalized": normalized, "special": special,
             })
         })
     }
@@ -141,12 +142,16 @@ impl Vocabulary {
             .pieces
             .iter()
             .enumerate()
-            .filter_map(|(id, piece)| piece.kind.added_token(id, &piece.text))
+            .filter_map(|(id, piece)| {
+                // Runs of spaces (Gemma's) are found where spaces became `▁`.
+                let normalized = piece.kind == PieceKind::UserDefined && piece.text.contains(SPACE);
+                piece.kind.added_token(id, &piece.text, normalized)
+            })
             .collect();
-        let metaspace = self.prefix_first_only.then(|| {
-            let scheme = if self.dummy_prefix { "first" } else { "never" };
+        let metaspace = self.has_first_prefix().then(|| {
             json!({
-                "type": "Metaspace", "replacement": SPACE, "prepend_scheme": scheme, "split": false,
+                "type": "Metaspace", "replacement": SPACE, "prepend_scheme": "first",
+                "split": false,
             })
         });
         let token = |id: Option<u32>, on: bool| id.filter(|_| on).map(|id| (id, self.text(id)));
@@ -160,6 +165,11 @@ impl Vocabulary {
             "model": self.bpe(&ids, file)?,
         });
         Tokenizer::from_value(&json, file)
+    }
+
+    /// Whether a space is prepended to the text only.
+    fn has_first_prefix(&self) -> bool {
+        self.dummy_prefix && self.prefix_first_only
     }
 
     /// A piece's text.
@@ -275,7 +285,7 @@ impl Vocabulary {
         if self.remove_extra_whitespaces {
             steps.extend([replace(r"\A +", ""), replace(" {2,}", " ")]);
         }
-        if !self.prefix_first_only {
+        if !self.has_first_prefix() {
             if self.dummy_prefix {
                 steps.push(json!({"type": "Prepend", "prepend": SPACE}));
             }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crisol_engine::{ParamSpec, Params};
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::gemma2::{self, GGUF_PARTS};
 use crate::architectures::{Defaults, Family, Names, Specifics};
@@ -70,12 +70,13 @@ impl Family for Gemma3 {
 
     /// transformers 5 has `rope_parameters` by kind of layer; version 4 has `rope_theta` and
     /// `rope_scaling` for global layers, `rope_local_base_freq` for local ones. Where both are
-    /// there, `rope_scaling` is merged into the newer ones, as in transformers.
+    /// there, `rope_scaling` is merged into the newer ones, as in transformers, for which `type` is
+    /// no `rope_type` then.
     fn common_fields(&self, json: &mut Value) {
         gemma2::fill_defaults(json, 262_208);
         let mut by_kind = json["rope_parameters"].take();
         let mut of = |kind: &str| match by_kind.get_mut(kind).map(Value::take) {
-            None | Some(Value::Null) => Value::Object(Map::new()),
+            None | Some(Value::Null) => json!({ "rope_type": "default" }),
             Some(given) => given,
         };
         let (mut global, local) = (of("full_attention"), of("sliding_attention"));

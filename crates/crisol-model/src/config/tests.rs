@@ -1,7 +1,10 @@
 //! Reading, refusing and writing `config.json`.
 
 use super::*;
-use crate::{DeepseekV3, Gpt2, GptOss, Granite, Llama4, Mixtral, Olmo3, Phi3, Qwen3Moe, SmolLm3};
+use crate::{
+    DeepseekV3, Gemma2, Gemma3, Gpt2, GptOss, Granite, Llama4, Mixtral, Olmo3, Phi3, Qwen3Moe,
+    SmolLm3,
+};
 
 fn llama() -> Value {
     json!({
@@ -117,6 +120,18 @@ fn written_configs_are_read_back() {
                     specifics: Specifics::GptOss(shape),
                     ..config
                 }
+            } else if architecture == Architecture::Gemma2 {
+                let own = Gemma2 { attn_logit_softcapping: None, ..Default::default() };
+                let windows = vec![None, Some(7)];
+                Config { specifics: Specifics::Gemma2(own), windows, ..config }
+            } else if architecture == Architecture::Gemma3 {
+                let own = Gemma3 {
+                    query_pre_attn_scalar: 20,
+                    final_logit_softcapping: Some(12.5),
+                    rope_local_base_freq: 300.0,
+                };
+                let windows = vec![Some(7), None];
+                Config { specifics: Specifics::Gemma3(own), windows, ..config }
             } else {
                 match architecture {
                     Architecture::Gpt2 => Config {
@@ -225,6 +240,64 @@ fn quantisation_of_a_multimodal_config_is_checked() {
     assert!(error.contains("compressed-tensors"), "{error}");
 }
 
+/// As in Gemma 3 4B, whose config leaves the rest to transformers' defaults.
+#[test]
+fn defaults_of_gemma_3_are_read() -> Result<(), String> {
+    let published = json!({
+        "architectures": ["Gemma3ForConditionalGeneration"],
+        "text_config": {
+            "hidden_size": 2560, "intermediate_size": 10240, "num_hidden_layers": 34,
+            "rope_scaling": { "factor": 8.0, "rope_type": "linear" }, "sliding_window": 1024,
+        },
+    });
+    let config = Config::parse(&published.to_string())?;
+    assert_eq!(config.class(), "Gemma3ForCausalLM");
+    assert_eq!((config.vocab_size, config.num_attention_heads, config.head_dim), (262_208, 8, 256));
+    assert_eq!(
+        (config.rope_theta, config.rope_scaling),
+        (1e6, RopeScaling::Linear { factor: 8.0 })
+    );
+    assert_eq!(config.specifics, Specifics::Gemma3(Gemma3::default()));
+    let global: Vec<usize> = (0..34).filter(|&layer| config.window(layer).is_none()).collect();
+    assert_eq!((global, config.window(0)), (vec![5, 11, 17, 23, 29], Some(1024)));
+    assert_eq!((config.bos_token_id, config.eos_token_id), (Some(2), vec![1]));
+    Ok(())
+}
+
+/// In either form, `sliding_attention` has a base of its own, and scaling is for global layers.
+#[test]
+fn both_forms_of_gemma_3s_rope_are_read() {
+    let gemma = |rope: &Value| {
+        let mut json = rope.clone();
+        json["architectures"] = json!(["Gemma3ForCausalLM"]);
+        parse(&json).map(|config| {
+            let Specifics::Gemma3(own) = &config.specifics else { panic!("not Gemma 3") };
+            (config.rope_theta, config.rope_scaling, own.rope_local_base_freq)
+        })
+    };
+    let linear = RopeScaling::Linear { factor: 2.0 };
+    let older = json!({
+        "rope_theta": 5e5, "rope_local_base_freq": 300.0,
+        "rope_scaling": { "rope_type": "linear", "factor": 2.0 },
+    });
+    let newer = json!({ "rope_parameters": {
+        "full_attention": { "rope_type": "linear", "factor": 2.0, "rope_theta": 5e5 },
+        "sliding_attention": { "rope_type": "default", "rope_theta": 300.0 },
+    } });
+    for form in [&older, &newer] {
+        assert_eq!(gemma(form), Ok((5e5, linear, 300.0)));
+    }
+    assert_eq!(gemma(&json!({})), Ok((1e6, RopeScaling::None, 1e4)));
+    let scaled = json!({ "rope_parameters": {
+        "sliding_attention": { "rope_type": "linear", "factor": 2.0 },
+    } });
+    let error = gemma(&scaled).expect_err("must be refused");
+    assert!(error.contains("sliding_attention"), "{error}");
+    let error =
+        gemma(&json!({ "rope_parameters": { "full_attention": 5 } })).expect_err("a number");
+    assert!(error.contains("rope_parameters"), "{error}");
+}
+
 #[test]
 fn unsupported_fields_are_refused_by_name() {
     for (changes, named) in [
@@ -317,6 +390,19 @@ fn unsupported_fields_are_refused_by_name() {
             "add_cross_attention",
         ),
         (json!({ "architectures": ["GPT2LMHeadModel"], "n_head": 5 }), "num_attention_heads (5)"),
+        (
+            json!({ "architectures": ["Gemma2ForCausalLM"], "hidden_activation": "gelu" }),
+            "hidden_activation is \"gelu\"",
+        ),
+        (
+            json!({ "architectures": ["Gemma3ForCausalLM"], "use_bidirectional_attention": true }),
+            "use_bidirectional_attention",
+        ),
+        (json!({ "architectures": ["Gemma2ForCausalLM"], "sliding_window": null }), "null"),
+        (
+            json!({ "architectures": ["Gemma3ForCausalLM"], "sliding_window_pattern": 0 }),
+            "sliding_window_pattern",
+        ),
     ] {
         let error = parse(&changes).expect_err("must be refused");
         assert!(error.contains(named), "{error:?} does not name {named:?}");
@@ -415,6 +501,18 @@ fn impossible_shapes_are_refused() {
             "experts",
         ),
         (json!({ "rope_theta": -1.0 }), "rope_theta"),
+        (
+            json!({ "architectures": ["Gemma2ForCausalLM"], "attn_logit_softcapping": 0.0 }),
+            "attn_logit_softcapping",
+        ),
+        (
+            json!({ "architectures": ["Gemma3ForCausalLM"], "query_pre_attn_scalar": 0 }),
+            "query_pre_attn_scalar",
+        ),
+        (
+            json!({ "architectures": ["Gemma3ForCausalLM"], "rope_local_base_freq": -1.0 }),
+            "rope_local_base_freq",
+        ),
         (json!({ "hidden_size": -8 }), "`hidden_size`: line 1, column "),
         (json!({ "hidden_size": "wide" }), "found \"wide\", expected a non-negative integer"),
         (json!({ "rope_theta": "long" }), "`rope_theta`: "),

@@ -4,7 +4,7 @@
 //! any other is an error. Sentencepiece vocabularies have scores there, but merges in a
 //! `tokenizer.json`. The scores are derived from the order of the merges.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::{Value, json};
 
@@ -39,7 +39,7 @@ impl TextSetup {
             chat_template: self.template.as_ref().map(|template| template.source().to_owned()),
             ..GgufVocab::default()
         };
-        let pieces = self.pieces(&parts, vocab_size)?;
+        let mut pieces = self.pieces(&parts, vocab_size)?;
         match parts.pre_tokenization()? {
             PreTokenization::Named(pre) => {
                 "gpt2".clone_into(&mut vocab.model);
@@ -50,6 +50,10 @@ impl TextSetup {
                 "llama".clone_into(&mut vocab.model);
                 vocab.add_space_prefix = Some(space_prefix);
                 vocab.scores = scores_from_merges(&pieces, &parts.merges)?;
+                for piece in pieces.iter_mut().filter(|piece| piece.kind == PieceKind::UserDefined)
+                {
+                    piece.text = piece.text.replace(SPACE, " ");
+                }
             }
         }
         vocab.token_types = pieces.iter().map(|piece| piece.kind.number()).collect();
@@ -164,6 +168,10 @@ impl TokenizerParts<'_> {
         let space_prefix = match (&self.normalizers[..], &self.pre_tokenizers[..]) {
             ([first, second], []) if *first == prefix && *second == spaces => true,
             ([only], []) if *only == spaces => false,
+            // Gemma's splits at spaces, of which there are none any more.
+            ([only], [step]) if *only == spaces && step["pattern"] == json!({"String": " "}) => {
+                false
+            }
             // llama.cpp prepends the space after every special token too, even for the scheme
             // "first", which prepends it to the text only. Its converter accepts such models too.
             ([], [step]) if step["type"] == "Metaspace" && step["split"] == false => {
@@ -216,8 +224,16 @@ fn steps(value: &Value, list: &str) -> Vec<Value> {
 /// Scores that give these merges in sentencepiece: descending in the order of the list.
 ///
 /// Pieces with interleaved merges have equal scores, such as Llama 2's runs of spaces. It is an
-/// error if no scores give the merges.
+/// error if no scores give the merges. Those of added tokens do not count, since these are matched
+/// before merging (Gemma's runs of spaces: one of more than 31 may be split in another way).
 fn scores_from_merges(pieces: &[Piece], merges: &[[String; 2]]) -> Result<Vec<f32>, TextError> {
+    let added: HashSet<&str> = pieces
+        .iter()
+        .filter(|piece| matches!(piece.kind, PieceKind::UserDefined | PieceKind::Control))
+        .map(|piece| piece.text.as_str())
+        .collect();
+    let merges: Vec<&[String; 2]> =
+        merges.iter().filter(|pair| !added.contains(pair.concat().as_str())).collect();
     let merged: Vec<String> = merges.iter().map(|pair| pair.concat()).collect();
     let last: HashMap<&str, usize> =
         merged.iter().enumerate().map(|(index, piece)| (piece.as_str(), index)).collect();

@@ -196,6 +196,37 @@ fn sentencepiece_vocabularies_are_written_with_scores() {
     }
 }
 
+/// Gemma's are added tokens. Its `tokenizer.json` has merges for them, too, and splits at spaces
+/// where there are none.
+#[test]
+fn runs_of_spaces_are_written_as_spaces() {
+    let mut vocab = GgufVocab { add_space_prefix: Some(false), ..llama_like() };
+    for (token, kind) in vocab.tokens.iter_mut().zip(&mut vocab.token_types) {
+        if token.starts_with("▁▁") {
+            *token = token.replace('▁', " ");
+            *kind = 4;
+        }
+    }
+    let setup = TextSetup::from_gguf(&vocab, "m.gguf").unwrap();
+    let run = vocab.tokens.iter().position(|token| token == "    ").unwrap();
+    assert_eq!(setup.tokenizer.encode("    ").unwrap(), [u32::try_from(run).unwrap()]);
+    let written = setup.to_gguf(vocab.tokens.len()).unwrap();
+    assert_eq!((&written.tokens, &written.token_types), (&vocab.tokens, &vocab.token_types));
+
+    let dir = tempfile::tempdir().unwrap();
+    setup.save(dir.path()).unwrap();
+    let mut json: Value = serde_json::from_str(&setup.tokenizer.to_json()).unwrap();
+    json["pre_tokenizer"] = json!({
+        "type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious",
+        "invert": false,
+    });
+    let merges = json["model"]["merges"].as_array_mut().unwrap();
+    merges.splice(..0, [json!(["▁▁", "▁▁"]), json!(["▁", "▁"])]);
+    std::fs::write(dir.path().join("tokenizer.json"), json.to_string()).unwrap();
+    let published = TextSetup::load(dir.path()).unwrap();
+    assert_eq!(published.to_gguf(vocab.tokens.len()).unwrap(), written);
+}
+
 #[test]
 fn a_tokenizer_that_llama_cpp_has_no_name_for_is_an_error() {
     let json = |vocab: &GgufVocab| -> Value {

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 const NORMAL: u64 = 1;
 const CONTROL: u64 = 3;
+const USER_DEFINED: u64 = 4;
 
 /// A varint of the protocol buffer format.
 fn varint(mut number: u64) -> Vec<u8> {
@@ -170,6 +171,23 @@ fn spaces_are_handled_as_the_file_says() {
     let tokenizer = Tokenizer::from_sentencepiece(&without, "m").unwrap();
     assert_eq!(tokens(&tokenizer, "a a"), ["a", "▁a"]);
     assert_eq!(tokenizer.decode(&tokenizer.encode(" a").unwrap(), false), " a");
+}
+
+/// Gemma's are matched before merging, whether the text has spaces or `▁`.
+#[test]
+fn runs_of_spaces_can_be_pieces_of_their_own() {
+    let mut pieces = pieces();
+    for (text, _, kind) in &mut pieces {
+        if text.starts_with("▁▁") {
+            *kind = USER_DEFINED;
+        }
+    }
+    let settings = [number(3, 0), number(4, 0)];
+    let file = model(&pieces, &[number(3, 2), number(35, 1)], &settings);
+    let tokenizer = Tokenizer::from_sentencepiece(&file, "m").unwrap();
+    assert_eq!(tokens(&tokenizer, "  hello hello"), ["▁▁", "he", "ll", "o", "▁hello"]);
+    assert_eq!(tokens(&tokenizer, "a     b"), ["a", "▁▁▁▁", "▁", "b"]);
+    assert_eq!(tokens(&tokenizer, "a ▁▁ a"), ["a", "▁▁▁▁", "a"]);
 }
 
 #[test]
