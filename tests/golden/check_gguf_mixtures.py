@@ -125,7 +125,8 @@ def check(binary, tokenizer, name, made, place, tolerance=2e-5):
     difference = max(abs(a - b) for a, b in zip(ours, expected, strict=True))
     print(f"{name}: log-probabilities differ from transformers' by {difference:.1e}")
     assert difference < tolerance, "too much"
-    check_gguf.main(binary, str(file))
+    # ggml takes GELU from a table in f16.
+    check_gguf.main(binary, str(file), 1e-2 if name.startswith("gpt2") else 1e-3)
     if name in ("llama4", "deepseek"):
         narrow = place / f"{name}-q8_0.gguf"
         subprocess.run([binary, "export", folder, "--to", "gguf", "--dtype", "q8_0", "--out", narrow], check=True)
