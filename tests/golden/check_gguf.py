@@ -43,6 +43,8 @@ def serve(file, context, adapter_file=None):
     params.n_gpu_layers = 0
     # A window's keys are kept when the context goes on from an earlier token.
     params.swa_full = True
+    # Threads that wait for one another are slow beside other work, and these models are small.
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
     # Attention in f32 too.
     params.cache_type_k = params.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
     params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED

@@ -28,7 +28,7 @@ DENSE = {**SHARED, "num_hidden_layers": 5, "num_key_value_heads": 2, "intermedia
 
 
 def granite(**changes):
-    factors = {"embedding_multiplier": 6.0, "logits_scaling": 0.5, "residual_multiplier": 0.7, "attention_multiplier": 0.2}
+    factors = {"embedding_multiplier": 6.0, "logits_scaling": 2.0, "residual_multiplier": 0.7, "attention_multiplier": 0.2}
     return GraniteForCausalLM, GraniteConfig(**{**DENSE, **factors, **changes})
 
 
@@ -41,10 +41,10 @@ def phi3(**changes):
 
 
 def long(original, **more):
-    """llama.cpp takes the longer factors if its context (64 tokens) or the text is longer."""
+    """llama.cpp takes the longer factors if its context is longer, 256 tokens here."""
     factors = {"short_factor": [1.0, 1.1, 1.2, 1.3, 1.4, 1.5], "long_factor": [1.0, 2.0, 3.5, 5.0, 6.5, 8.0]}
     rope = {"rope_type": "longrope", "rope_theta": 10000.0, "partial_rotary_factor": 0.75, **factors, **more}
-    return phi3(rope_parameters=rope, original_max_position_embeddings=original)
+    return phi3(rope_parameters=rope, original_max_position_embeddings=original, max_position_embeddings=512)
 
 
 MODELS = {
@@ -60,10 +60,11 @@ MODELS = {
             "sliding_attention": {"rope_type": "default", "rope_theta": 500000.0},
         },
     ),
-    "phi3": phi3(),
-    "phi3-partial": phi3(tie_word_embeddings=True, rope_parameters={"rope_type": "default", "rope_theta": 1000.0, "partial_rotary_factor": 0.5}),
-    "phi3-short": long(128),
-    "phi3-long": long(4, attention_factor=1.2),
+    # Not "phi3": llama.cpp wants certain tokens in models of that name.
+    "phi": phi3(),
+    "phi-partial": phi3(tie_word_embeddings=True, rope_parameters={"rope_type": "default", "rope_theta": 1000.0, "partial_rotary_factor": 0.5}),
+    "phi-short": long(256),
+    "phi-long": long(4, attention_factor=1.2),
     "gpt2": (GPT2LMHeadModel, GPT2Config(n_embd=64, n_head=4, n_layer=3, n_positions=256, eos_token_id=2)),
     "gpt2-untied": (
         GPT2LMHeadModel,
