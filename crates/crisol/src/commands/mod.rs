@@ -46,7 +46,7 @@ Examples:
 
 MODEL is one of
   a checkpoint folder of Crisol or Hugging Face (config.json with safetensors or
-  pytorch_model.bin; Llama, OLMo-2, Qwen3, Llama 4, DeepSeek-V3),
+  pytorch_model.bin; Llama, Mistral, Qwen, Gemma, Phi, OLMo, GPT-2, gpt-oss, ...),
   a GGUF file,
   a model on a Hugging Face hub: ORG/NAME[@REVISION][:FILE.gguf]. It is fetched once
   (`crisol pull --help`).";
