@@ -30,6 +30,7 @@ ADAPTERS = {
     "llama": ("llama", {}),
     "olmo2": ("olmo2", {}),
     "qwen3": ("qwen3", {}),
+    "gemma3": ("gemma3", {}),
     # Without the router, which PEFT takes for a linear layer like others.
     "llama4": ("llama4", {"target_modules": ATTENTION + FEED_FORWARD}),
     # PEFT takes names of feed-forward layers for those of the experts, and leaves the others out.

@@ -416,7 +416,9 @@ def as_before(folder):
         config["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
         rope = rope["full_attention"]
         del config["layer_types"]
-    config |= {"rope_theta": rope.pop("rope_theta"), "rope_scaling": {"type": rope.pop("rope_type"), **rope}}
+    # Gemma 3 came when `type` had become `rope_type`.
+    kind = "rope_type" if "rope_local_base_freq" in config else "type"
+    config |= {"rope_theta": rope.pop("rope_theta"), "rope_scaling": {kind: rope.pop("rope_type"), **rope}}
     path.write_text(json.dumps(config, indent=2) + "\n")
 
 

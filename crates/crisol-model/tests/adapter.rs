@@ -60,10 +60,12 @@ fn assert_close(what: &str, values: &[f32], expected: &[f32]) {
     }
 }
 
-const ARCHITECTURES: [Architecture; 5] = [
+const ARCHITECTURES: [Architecture; 7] = [
     Architecture::Llama,
     Architecture::Olmo2,
     Architecture::Qwen3,
+    Architecture::Gemma2,
+    Architecture::Gemma3,
     Architecture::Llama4,
     Architecture::DeepseekV3,
 ];

@@ -282,7 +282,9 @@ fn skipped_tensors_are_reported() -> Result<(), ModelError> {
 
 #[test]
 fn adapters_of_every_architecture_equal_peft() -> Result<(), ModelError> {
-    ["llama", "olmo2", "qwen3", "llama4", "deepseek-v3"].into_iter().try_for_each(compare_adapter)
+    ["llama", "olmo2", "qwen3", "gemma3", "llama4", "deepseek-v3"]
+        .into_iter()
+        .try_for_each(compare_adapter)
 }
 
 #[test]

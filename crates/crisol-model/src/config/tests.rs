@@ -91,8 +91,12 @@ fn written_configs_are_read_back() {
                     final_logit_softcapping: Some(12.5),
                     rope_local_base_freq: 300.0,
                 };
+                let mut rope_scaling = rope_scaling;
+                if let RopeScaling::Yarn { truncate, .. } = &mut rope_scaling {
+                    *truncate = true;
+                }
                 let windows = vec![Some(7), None];
-                Config { specifics: Specifics::Gemma3(own), windows, ..config }
+                Config { specifics: Specifics::Gemma3(own), windows, rope_scaling, ..config }
             } else {
                 config
             };
@@ -271,6 +275,15 @@ fn unsupported_fields_are_refused_by_name() {
             "use_bidirectional_attention",
         ),
         (json!({ "architectures": ["Gemma2ForCausalLM"], "sliding_window": null }), "null"),
+        (
+            json!({
+                "architectures": ["Gemma3ForCausalLM"],
+                "rope_parameters": { "full_attention": {
+                    "rope_type": "yarn", "factor": 2.0, "truncate": false,
+                } },
+            }),
+            "truncate",
+        ),
         (
             json!({ "architectures": ["Gemma3ForCausalLM"], "sliding_window_pattern": 0 }),
             "sliding_window_pattern",
