@@ -34,6 +34,7 @@ ADAPTERS = {
     "phi3": ("phi3", {}),
     "gpt2": ("gpt2", {"fan_in_fan_out": True}),
     "gpt2-dora": ("gpt2-hub", {"target_modules": ["c_attn"], "use_dora": True, "fan_in_fan_out": True}),
+    "gemma3": ("gemma3", {}),
     # Without the router, which PEFT takes for a linear layer like others.
     "llama4": ("llama4", {"target_modules": ATTENTION + FEED_FORWARD}),
     # PEFT takes names of feed-forward layers for those of the experts, and leaves the others out.

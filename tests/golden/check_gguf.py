@@ -41,6 +41,8 @@ def serve(file, context, adapter_file=None):
     params.n_ctx = context
     params.warmup = False
     params.n_gpu_layers = 0
+    # Several wait for each other in a loop, which is slow where cores are shared.
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
     # A window's keys are kept when the context goes on from an earlier token.
     params.swa_full = True
     # Threads that wait for one another are slow beside other work, and these models are small.

@@ -671,8 +671,8 @@ def as_before(folder):
     if "sliding_attention" in rope:
         # Gemma 3's, by the kind of a layer.
         config["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
+        # They came when `type` had become `rope_type`.
         rope = rope["full_attention"]
-        rope["type"] = rope.pop("rope_type")
         del config["layer_types"]
     elif "full_attention" in rope:
         # OLMo-3's, whose other layers are not scaled.

@@ -138,6 +138,8 @@ def gemma3(r, longest):
     shape = gemma2(r, longest)
     local = {"rope_type": "default", "rope_theta": r.choice([10.0, 300.0, 10000.0])}
     shape["rope_parameters"] = {"full_attention": shape["rope_parameters"], "sliding_attention": local}
+    # Where transformers looks for it there is nothing: Crisol refuses false.
+    shape["rope_parameters"]["full_attention"].pop("truncate", None)
     # Read by no one.
     shape["attn_logit_softcapping"] = r.choice([None, 0.5])
     if "layer_types" not in shape:

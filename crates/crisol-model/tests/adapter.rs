@@ -64,7 +64,7 @@ fn assert_close(what: &str, values: &[f32], expected: &[f32]) {
     }
 }
 
-const ARCHITECTURES: [Architecture; 12] = [
+const ARCHITECTURES: [Architecture; 14] = [
     Architecture::Llama,
     Architecture::Olmo2,
     Architecture::Qwen3,
@@ -72,6 +72,8 @@ const ARCHITECTURES: [Architecture; 12] = [
     Architecture::Granite,
     Architecture::Phi3,
     Architecture::Gpt2,
+    Architecture::Gemma2,
+    Architecture::Gemma3,
     Architecture::Llama4,
     Architecture::DeepseekV3,
     Architecture::Qwen3Moe,

@@ -95,11 +95,28 @@ fn a_head_that_differs_from_the_embedding_is_untied() -> Result<(), ModelError> 
     Ok(())
 }
 
-/// Llama 4 is published as a multimodal model: tensors with a prefix, and a nested config.
+/// Llama 4 and Gemma 3 are published as multimodal models: other names of tensors, and a nested
+/// config. In transformers 5, modules have names that differ from those.
 #[test]
 fn the_language_model_of_a_multimodal_checkpoint_is_loaded() -> Result<(), ModelError> {
+    let published = |name: &str| format!("language_model.{name}");
+    let modules = |name: &str| match name.strip_prefix("model.") {
+        Some(rest) => format!("model.language_model.{rest}"),
+        None => name.to_owned(),
+    };
+    let [llama4, gemma3] = ["Llama4ForConditionalGeneration", "Gemma3ForConditionalGeneration"];
+    loads_within(Architecture::Llama4, llama4, &published)?;
+    loads_within(Architecture::Gemma3, gemma3, &published)?;
+    loads_within(Architecture::Gemma3, gemma3, &modules)
+}
+
+fn loads_within(
+    architecture: Architecture,
+    class: &str,
+    renamed: &dyn Fn(&str) -> String,
+) -> Result<(), ModelError> {
     let dir = tempfile::tempdir().expect("a temporary folder");
-    let original = checkpoint(Architecture::Llama4, Head::Language { tied: false });
+    let original = checkpoint(architecture, Head::Language { tied: false });
     original.save(dir.path())?;
     let file = dir.path().join("model.safetensors");
     let plain = Tensors::open(&file)?;
@@ -107,7 +124,7 @@ fn the_language_model_of_a_multimodal_checkpoint_is_loaded() -> Result<(), Model
     for name in plain.names() {
         let shape = plain.shape(name).expect("a name of the file").to_vec();
         let values = plain.read(name, &shape)?;
-        let name = format!("language_model.{name}");
+        let name = renamed(name);
         let values = Box::new(move || Ok(values.clone().into()));
         tensors.push(Tensor { name, shape, dtype: FloatType::F32, values });
     }
@@ -119,8 +136,7 @@ fn the_language_model_of_a_multimodal_checkpoint_is_loaded() -> Result<(), Model
     fs::rename(&both, &file).expect("both are in the folder");
     let config = fs::read_to_string(dir.path().join("config.json")).expect("just saved");
     let config = format!(
-        r#"{{"architectures": ["Llama4ForConditionalGeneration"], "text_config": {config},
-        "vision_config": {{}}}}"#
+        r#"{{"architectures": ["{class}"], "text_config": {config}, "vision_config": {{}}}}"#
     );
     fs::write(dir.path().join("config.json"), config).expect("a file to write");
 

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use crisol_engine::{Device, Params};
 use crisol_hub::{FloatType, GgmlType, Gguf, Tensors};
 use crisol_model::{
-    Architecture, Checkpoint, Config, Gpt2, Granite, Head, Model, ModelError, ModelFiles, Phi3,
-    RopeScaling, SmolLm3, Specifics, load_model,
+    Architecture, Checkpoint, Config, Gemma3, Gpt2, Granite, Head, Model, ModelError, ModelFiles,
+    Phi3, RopeScaling, SmolLm3, Specifics, load_model,
 };
 use crisol_text::{EMBEDDED_TOKENS, Message, TextSetup, Tokenizer};
 use tempfile::TempDir;
@@ -141,7 +141,19 @@ fn f32_gguf_files_keep_every_bit() -> Result<(), ModelError> {
     };
     let untied = Head::Language { tied: false };
     let llama = || config(Architecture::Llama);
+    // Widths of heads are 16; norms start at 0.
+    let gemma3 = Gemma3 {
+        query_pre_attn_scalar: 16,
+        final_logit_softcapping: Some(12.5),
+        rope_local_base_freq: 300.0,
+    };
     for config in [
+        Config {
+            specifics: Specifics::Gemma3(gemma3),
+            windows: vec![Some(5), None],
+            rope_scaling: RopeScaling::Linear { factor: 8.0 },
+            ..config(Architecture::Gemma3)
+        },
         Config { attention_bias: true, mlp_bias: true, ..llama() },
         Config { head: untied, head_dim: 12, rope_theta: 5e5, rms_norm_eps: 1e-6, ..llama() },
         Config { rope_scaling: RopeScaling::Linear { factor: 2.5 }, ..llama() },
@@ -286,6 +298,7 @@ fn a_refused_export_names_the_cause_and_leaves_no_file() -> Result<(), ModelErro
         (Config { rope_scaling: yarn(16.0, true), ..config(Architecture::Llama) }, "beta_fast"),
         (Config { rope_scaling: yarn(32.0, false), ..config(Architecture::Llama) }, "truncate"),
         (Config { attention_bias: true, ..config(Architecture::Qwen3) }, "biases"),
+        (config(Architecture::Gemma2), "query_pre_attn_scalar is 256"),
         (Config { rope_scaling: dynamic, ..config(Architecture::Llama) }, "dynamic"),
         (Config { rope_scaling: llama3, ..config(Architecture::Qwen3) }, "llama3"),
         (

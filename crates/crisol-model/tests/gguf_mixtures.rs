@@ -178,7 +178,7 @@ fn f32_files_keep_every_bit() -> Result<(), ModelError> {
         llama4(),
         Config {
             head: Head::Language { tied: false },
-            rope_scaling: llama3,
+            rope_scaling: llama3.clone(),
             ..with_llama4(|shape| shape.moe_layers.fill(true))
         },
         with_llama4(|shape| shape.moe_layers.fill(false)),

@@ -282,7 +282,7 @@ fn skipped_tensors_are_reported() -> Result<(), ModelError> {
 
 #[test]
 fn adapters_of_every_architecture_equal_peft() -> Result<(), ModelError> {
-    ["llama", "olmo2", "qwen3", "phi3", "gpt2", "llama4", "deepseek-v3", "gpt-oss"]
+    ["llama", "olmo2", "qwen3", "gemma3", "phi3", "gpt2", "llama4", "deepseek-v3", "gpt-oss"]
         .into_iter()
         .try_for_each(compare_adapter)
 }

@@ -144,6 +144,11 @@ impl Family for Gemma3 {
         if !(theta.is_finite() && theta > 0.0) {
             return Some(format!("rope_local_base_freq is {theta}, not a positive number"));
         }
+        if matches!(config.rope_scaling, RopeScaling::Yarn { truncate: false, .. }) {
+            return Some(
+                "truncate is false for yarn; transformers computes Gemma 3 with true only".into(),
+            );
+        }
         let caps = [("final_logit_softcapping", self.final_logit_softcapping)];
         gemma2::problem(config, self.query_pre_attn_scalar, &caps)
     }

@@ -72,101 +72,110 @@ fn written_configs_are_read_back() {
                 bos_token_id: Some(1),
                 ..Config::new(architecture, 96, 48, 2, 6, 64)
             };
-            let config = if architecture == Architecture::DeepseekV3 {
-                let shape = DeepseekV3 { q_lora_rank: None, n_group: 4, ..Default::default() };
-                Config {
-                    num_key_value_heads: 6,
-                    head_dim: shape.qk_rope_head_dim,
-                    specifics: Specifics::DeepseekV3(shape),
-                    ..config
-                }
-            } else if architecture == Architecture::Llama4 {
-                let shape = Llama4 {
-                    intermediate_size_mlp: 40,
-                    moe_layers: vec![false, true],
-                    num_local_experts: 4,
-                    num_experts_per_tok: 2,
-                    rope_layers: vec![true, false],
-                    chunked_layers: vec![true, false],
-                    attention_chunk_size: 16,
-                    use_qk_norm: true,
-                    attn_temperature_tuning: false,
-                    floor_scale: 64,
-                    attn_scale: 0.5,
-                };
-                Config { specifics: Specifics::Llama4(shape), ..config }
-            } else if architecture == Architecture::Qwen3Moe {
-                let shape = Qwen3Moe {
-                    num_experts: 6,
-                    num_experts_per_tok: 3,
-                    moe_intermediate_size: 24,
-                    norm_topk_prob: true,
-                    decoder_sparse_step: 2,
-                    mlp_only_layers: vec![1],
-                };
-                Config {
-                    windows: vec![Some(9); 2],
-                    specifics: Specifics::Qwen3Moe(shape),
-                    ..config
-                }
-            } else if architecture == Architecture::Mixtral {
-                let shape = Mixtral { num_local_experts: 3, num_experts_per_tok: 1 };
-                Config { specifics: Specifics::Mixtral(shape), ..config }
-            } else if architecture == Architecture::GptOss {
-                let shape =
-                    GptOss { num_local_experts: 5, num_experts_per_tok: 2, swiglu_limit: 0.3 };
-                Config {
-                    windows: vec![None, Some(9)],
-                    specifics: Specifics::GptOss(shape),
-                    ..config
-                }
-            } else if architecture == Architecture::Gemma2 {
-                let own = Gemma2 { attn_logit_softcapping: None, ..Default::default() };
-                let windows = vec![None, Some(7)];
-                Config { specifics: Specifics::Gemma2(own), windows, ..config }
-            } else if architecture == Architecture::Gemma3 {
-                let own = Gemma3 {
-                    query_pre_attn_scalar: 20,
-                    final_logit_softcapping: Some(12.5),
-                    rope_local_base_freq: 300.0,
-                };
-                let windows = vec![Some(7), None];
-                Config { specifics: Specifics::Gemma3(own), windows, ..config }
-            } else {
-                match architecture {
-                    Architecture::Gpt2 => Config {
+            let config = match architecture {
+                Architecture::DeepseekV3 => {
+                    let shape = DeepseekV3 { q_lora_rank: None, n_group: 4, ..Default::default() };
+                    Config {
                         num_key_value_heads: 6,
-                        head_dim: 8,
-                        rope_theta: 10_000.0,
-                        specifics: Specifics::Gpt2(Gpt2 { scale_attn_weights: false }),
+                        head_dim: shape.qk_rope_head_dim,
+                        specifics: Specifics::DeepseekV3(shape),
                         ..config
-                    },
-                    Architecture::Phi3 => Config {
-                        specifics: Specifics::Phi3(Phi3 { partial_rotary_factor: 0.5 }),
-                        windows: vec![Some(7); 2],
-                        ..config
-                    },
-                    Architecture::SmolLm3 => Config {
-                        specifics: Specifics::SmolLm3(SmolLm3 { rope_layers: vec![false, true] }),
-                        windows: vec![Some(7), None],
-                        ..config
-                    },
-                    Architecture::Olmo3 => Config {
-                        specifics: Specifics::Olmo3(Olmo3 { sliding_rope_theta: 1e4 }),
-                        windows: vec![Some(7), None],
-                        ..config
-                    },
-                    Architecture::Granite => {
-                        let own = Granite {
-                            embedding_multiplier: 12.0,
-                            logits_scaling: 8.0,
-                            residual_multiplier: 0.22,
-                            attention_multiplier: 0.015_625,
-                        };
-                        Config { specifics: Specifics::Granite(own), ..config }
                     }
-                    _ => config,
                 }
+                Architecture::Llama4 => {
+                    let shape = Llama4 {
+                        intermediate_size_mlp: 40,
+                        moe_layers: vec![false, true],
+                        num_local_experts: 4,
+                        num_experts_per_tok: 2,
+                        rope_layers: vec![true, false],
+                        chunked_layers: vec![true, false],
+                        attention_chunk_size: 16,
+                        use_qk_norm: true,
+                        attn_temperature_tuning: false,
+                        floor_scale: 64,
+                        attn_scale: 0.5,
+                    };
+                    Config { specifics: Specifics::Llama4(shape), ..config }
+                }
+                Architecture::Qwen3Moe => {
+                    let shape = Qwen3Moe {
+                        num_experts: 6,
+                        num_experts_per_tok: 3,
+                        moe_intermediate_size: 24,
+                        norm_topk_prob: true,
+                        decoder_sparse_step: 2,
+                        mlp_only_layers: vec![1],
+                    };
+                    Config {
+                        windows: vec![Some(9); 2],
+                        specifics: Specifics::Qwen3Moe(shape),
+                        ..config
+                    }
+                }
+                Architecture::Mixtral => {
+                    let shape = Mixtral { num_local_experts: 3, num_experts_per_tok: 1 };
+                    Config { specifics: Specifics::Mixtral(shape), ..config }
+                }
+                Architecture::GptOss => {
+                    let shape =
+                        GptOss { num_local_experts: 5, num_experts_per_tok: 2, swiglu_limit: 0.3 };
+                    Config {
+                        windows: vec![None, Some(9)],
+                        specifics: Specifics::GptOss(shape),
+                        ..config
+                    }
+                }
+                Architecture::Gemma2 => {
+                    let own = Gemma2 { attn_logit_softcapping: None, ..Default::default() };
+                    let windows = vec![None, Some(7)];
+                    Config { specifics: Specifics::Gemma2(own), windows, ..config }
+                }
+                Architecture::Gemma3 => {
+                    let own = Gemma3 {
+                        query_pre_attn_scalar: 20,
+                        final_logit_softcapping: Some(12.5),
+                        rope_local_base_freq: 300.0,
+                    };
+                    let mut rope_scaling = rope_scaling.clone();
+                    if let RopeScaling::Yarn { truncate, .. } = &mut rope_scaling {
+                        *truncate = true;
+                    }
+                    let windows = vec![Some(7), None];
+                    Config { specifics: Specifics::Gemma3(own), windows, rope_scaling, ..config }
+                }
+                Architecture::Gpt2 => Config {
+                    num_key_value_heads: 6,
+                    head_dim: 8,
+                    rope_theta: 10_000.0,
+                    specifics: Specifics::Gpt2(Gpt2 { scale_attn_weights: false }),
+                    ..config
+                },
+                Architecture::Phi3 => Config {
+                    specifics: Specifics::Phi3(Phi3 { partial_rotary_factor: 0.5 }),
+                    windows: vec![Some(7); 2],
+                    ..config
+                },
+                Architecture::SmolLm3 => Config {
+                    specifics: Specifics::SmolLm3(SmolLm3 { rope_layers: vec![false, true] }),
+                    windows: vec![Some(7), None],
+                    ..config
+                },
+                Architecture::Olmo3 => Config {
+                    specifics: Specifics::Olmo3(Olmo3 { sliding_rope_theta: 1e4 }),
+                    windows: vec![Some(7), None],
+                    ..config
+                },
+                Architecture::Granite => {
+                    let own = Granite {
+                        embedding_multiplier: 12.0,
+                        logits_scaling: 8.0,
+                        residual_multiplier: 0.22,
+                        attention_multiplier: 0.015_625,
+                    };
+                    Config { specifics: Specifics::Granite(own), ..config }
+                }
+                _ => config,
             };
             assert_eq!(Config::parse(&config.to_json(FloatType::BF16).to_string()), Ok(config));
         }
@@ -254,7 +263,7 @@ fn defaults_of_gemma_3_are_read() -> Result<(), String> {
     assert_eq!(config.class(), "Gemma3ForCausalLM");
     assert_eq!((config.vocab_size, config.num_attention_heads, config.head_dim), (262_208, 8, 256));
     assert_eq!(
-        (config.rope_theta, config.rope_scaling),
+        (config.rope_theta, config.rope_scaling.clone()),
         (1e6, RopeScaling::Linear { factor: 8.0 })
     );
     assert_eq!(config.specifics, Specifics::Gemma3(Gemma3::default()));
@@ -285,7 +294,7 @@ fn both_forms_of_gemma_3s_rope_are_read() {
         "sliding_attention": { "rope_type": "default", "rope_theta": 300.0 },
     } });
     for form in [&older, &newer] {
-        assert_eq!(gemma(form), Ok((5e5, linear, 300.0)));
+        assert_eq!(gemma(form), Ok((5e5, linear.clone(), 300.0)));
     }
     assert_eq!(gemma(&json!({})), Ok((1e6, RopeScaling::None, 1e4)));
     let scaled = json!({ "rope_parameters": {
@@ -399,6 +408,15 @@ fn unsupported_fields_are_refused_by_name() {
             "use_bidirectional_attention",
         ),
         (json!({ "architectures": ["Gemma2ForCausalLM"], "sliding_window": null }), "null"),
+        (
+            json!({
+                "architectures": ["Gemma3ForCausalLM"],
+                "rope_parameters": { "full_attention": {
+                    "rope_type": "yarn", "factor": 2.0, "truncate": false,
+                } },
+            }),
+            "truncate",
+        ),
         (
             json!({ "architectures": ["Gemma3ForCausalLM"], "sliding_window_pattern": 0 }),
             "sliding_window_pattern",

@@ -1,7 +1,8 @@
 //! Small models of every architecture, and their tokenizer.
 
 use crisol_model::{
-    Architecture, Config, DeepseekV3, GptOss, Head, Llama4, Mixtral, Qwen3Moe, Specifics,
+    Architecture, Config, DeepseekV3, Gemma2, Gemma3, GptOss, Head, Llama4, Mixtral, Qwen3Moe,
+    Specifics,
 };
 use crisol_text::{EMBEDDED_TOKENS, TextSetup, Tokenizer};
 
@@ -32,6 +33,17 @@ pub(crate) fn config(architecture: Architecture, head: Head) -> Config {
                 attn_scale: 0.1,
             };
             Config { specifics: Specifics::Llama4(shape), ..config }
+        }
+        // As many as a head is wide: llama.cpp scales queries by that.
+        Architecture::Gemma2 => {
+            let own = Gemma2 { query_pre_attn_scalar: 8, ..Gemma2::default() };
+            let windows = vec![Some(3), None];
+            Config { specifics: Specifics::Gemma2(own), windows, ..config }
+        }
+        Architecture::Gemma3 => {
+            let own = Gemma3 { query_pre_attn_scalar: 8, ..Gemma3::default() };
+            let windows = vec![Some(3), None];
+            Config { specifics: Specifics::Gemma3(own), windows, ..config }
         }
         Architecture::DeepseekV3 => {
             let shape = DeepseekV3 {

@@ -99,8 +99,16 @@ fn generation_tags_train_what_they_train_in_transformers() {
 /// Trained is what the last assistant message adds to the rendered conversation.
 #[test]
 fn without_generation_tags_the_last_answer_is_trained() {
-    let named =
-        ["<s>", "</s>", "<|im_end|>", "<|eot_id|>", "<|endoftext|>", "<｜end▁of▁sentence｜>"];
+    let named = [
+        "<s>",
+        "</s>",
+        "<|im_end|>",
+        "<|eot_id|>",
+        "<|endoftext|>",
+        "<｜end▁of▁sentence｜>",
+        "<eos>",
+        "<end_of_turn>",
+    ];
     let tokenizer = train(&special(&named));
     let (mut checked, mut separate, mut dropped) = (0, 0, 0);
     for (case, template, record) in golden().cases() {

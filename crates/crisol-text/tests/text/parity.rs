@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::fixture::{self, folder_setup, single, special, train};
 use crate::sentencepiece::with_special_tokens;
 
-const SPECIAL_TOKENS: [&str; 8] = [
+const SPECIAL_TOKENS: [&str; 12] = [
     "<|im_start|>",
     "<|im_end|>",
     "<|eot_id|>",
@@ -20,6 +20,10 @@ const SPECIAL_TOKENS: [&str; 8] = [
     "<|endoftext|>",
     "<｜end▁of▁sentence｜>",
     "<|begin_of_text|>",
+    "<bos>",
+    "<eos>",
+    "<start_of_turn>",
+    "<end_of_turn>",
 ];
 
 fn byte_level() -> Tokenizer {
@@ -416,7 +420,10 @@ fn the_first_message_may_be_the_assistants() {
     let mut checked = 0;
     for (name, setup) in setups() {
         // These templates require a user message first.
-        if ["llama2", "mistral", "deepseek_r1"].iter().any(|strict| name.starts_with(strict)) {
+        if ["gemma", "llama2", "mistral", "deepseek_r1"]
+            .iter()
+            .any(|strict| name.starts_with(strict))
+        {
             continue;
         }
         let messages = [Message::assistant("hello"), Message::user("a"), Message::assistant("b")];
