@@ -219,7 +219,7 @@ fn rope_scaling_is_read() {
         let (mut metadata, mut tensors) =
             (metadata("llama", config), tensors("llama", config, &params));
         change(&mut metadata, &mut tensors);
-        load(&metadata, &tensors).expect("supported").model.config().rope_scaling
+        load(&metadata, &tensors).expect("supported").model.config().rope_scaling.clone()
     };
     let linear = RopeScaling::Linear { factor: 2.5 };
     let kind = |metadata: &mut Metadata, kind: &str| {
