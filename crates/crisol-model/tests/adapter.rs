@@ -122,21 +122,20 @@ fn a_gguf_adapter_over_the_base_is_the_merged_model() {
         let [model, adapter, merged] =
             ["model", "adapter", "merged"].map(|name| path(&format!("{architecture:?}-{name}")));
         base(architecture).save(&model).unwrap();
-        let (down, up) = if architecture == Architecture::Mixtral {
-            ("w2", "w3")
-        } else {
-            ("down_proj", "up_proj")
+        let (targets, of_rank, of_alpha): (&[&str], _, _) = match architecture {
+            Architecture::DeepseekV3 => {
+                (&["o_proj", "down_proj", "up_proj"], "o_proj", "down_proj")
+            }
+            Architecture::Phi3 => (&["qkv_proj", "o_proj", "down_proj"], "o_proj", "down_proj"),
+            Architecture::Gpt2 => (&["c_attn", "c_proj", "c_fc"], "attn.c_proj", "mlp.c_proj"),
+            Architecture::Mixtral => (&["q_proj", "k_proj", "o_proj", "w2", "w3"], "o_proj", "w2"),
+            _ => (&["q_proj", "k_proj", "o_proj", "down_proj", "up_proj"], "o_proj", "down_proj"),
         };
-        let targets = ["q_proj", "k_proj", "o_proj", down, up];
-        let latent = architecture == Architecture::DeepseekV3;
         let config = AdapterConfig {
-            targets: targets[if latent { 2 } else { 0 }..]
-                .iter()
-                .map(|&name| name.into())
-                .collect(),
+            targets: targets.iter().map(|&name| name.into()).collect(),
             rslora: true,
-            rank_pattern: [("o_proj".to_owned(), 2)].into(),
-            alpha_pattern: [(down.to_owned(), 3.0)].into(),
+            rank_pattern: [(of_rank.to_owned(), 2)].into(),
+            alpha_pattern: [(of_alpha.to_owned(), 3.0)].into(),
             ..small()
         };
         let start = Checkpoint::load_for_inference(&model, &device).unwrap();
