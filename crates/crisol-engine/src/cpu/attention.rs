@@ -59,7 +59,8 @@ fn row_width(cols: usize) -> usize {
 }
 
 /// Forward over all documents. Writes `out` and `lse`, the log-sum-exp of each row and head.
-/// `sinks` are those of the heads, or empty. Returns early, with part of them unwritten, once a stop is requested.
+/// `sinks` are those of the heads, or empty. Returns early, with part of them unwritten, once a
+/// stop is requested.
 pub(crate) fn forward(
     q: &[f32],
     k: &[f32],
@@ -229,7 +230,8 @@ fn flash_forward(
 
 vectorised! {
     /// Turns a block of scores, with row stride [`row_width`], into `exp(score - max)`, 0 for keys
-    /// that are not visible. Updates each row's maximum and sum, and rescales its sum and output so far.
+    /// that are not visible. Updates each row's maximum and sum, and rescales its sum and output so
+    /// far.
     fn running_softmax<'a, S>(
         scores: &'a mut [f32],
         diagonal: Diagonal,
