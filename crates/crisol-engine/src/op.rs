@@ -134,7 +134,8 @@ pub struct Router {
     pub scale: f32,
 }
 
-/// How the experts of each token are chosen: those with the largest scores, ties to the lower index.
+/// How the experts of each token are chosen: those with the largest scores, of equal ones the
+/// first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Choice {
     /// Experts of a token.

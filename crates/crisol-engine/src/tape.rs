@@ -410,8 +410,8 @@ impl<'a> Tape<'a> {
         out
     }
 
-    /// `x · W_eᵀ (+ b_e)` for rows `bounds[e]..bounds[e + 1]` of expert `e`: `[n, in]` → `[n,
-    /// out]`.
+    /// `x · W_eᵀ (+ b_e)` for rows `bounds[e]..bounds[e + 1]` of expert `e`: `[n, in]` →
+    /// `[n, out]`.
     pub fn grouped_linear(
         &mut self,
         x: Var,

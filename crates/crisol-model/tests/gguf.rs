@@ -169,7 +169,8 @@ fn unsupported_files_are_refused_by_name() {
         &|m, _| drop(m.insert("llama.rope.scaling.attn_factor", 0.5_f32)),
         "attn_factor is 0.5",
     );
-    refused(&with("llama.expert_count", 8), "expert_count");
+    // With experts it is a Mixtral.
+    refused(&with("llama.expert_count", 8), "expert_used_count");
     refused(&with("llama.attention.value_length", 4), "value_length");
     refused(&with("llama.rope.dimension_count", 4), "dimension_count");
     refused(&with("llama.attention.head_count", 5), "num_attention_heads");

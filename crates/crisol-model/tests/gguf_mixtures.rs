@@ -1,5 +1,5 @@
-//! GGUF files of mixtures of experts: round trips, inference in the file's format, and refusal of what llama.cpp computes differently. (With llama.cpp:
-//! `tests/golden/check_gguf_mixtures.py`.)
+//! GGUF files of mixtures of experts: round trips, inference in the file's format, and refusal of
+//! what llama.cpp computes differently. (With llama.cpp: `tests/golden/check_gguf_mixtures.py`.)
 
 use std::borrow::Cow;
 use std::fs;

@@ -59,8 +59,8 @@ fn row_width(cols: usize) -> usize {
 }
 
 /// Forward over all documents. Writes `out` and `lse`, the log-sum-exp of each row and head.
-/// `sinks` are those of the heads, or empty. Returns early, with a part unwritten, once a stop is
-/// requested.
+/// `sinks` are those of the heads, or empty. Returns early, with part of them unwritten, once a
+/// stop is requested.
 pub(crate) fn forward(
     q: &[f32],
     k: &[f32],

@@ -80,8 +80,7 @@ pub(crate) fn route(
 /// |---|---|
 /// | sigmoid, `w = c·s` | `c · dw_i · s_i · (1 - s_i)` |
 /// | sigmoid, `w = c·s / Σs` | `c/Σs · (dw_i - Σ dw·s / Σs) · s_i · (1 - s_i)` |
-/// | softmax over the chosen, `w = c·s` | `c · s_i · (dw_i - Σ dw·s)` |
-/// | softmax over all, `w = c·s` | the same, of all experts; `dw_i` is 0 if `i` is not chosen |
+/// | softmax, all or the chosen, `w = c·s` | `c · s_i · (dw_i - Σ dw·s)`, `dw_i` 0 if not chosen |
 pub(crate) fn route_backward(
     router: Router,
     logits: &[f32],

@@ -42,7 +42,7 @@ impl Mixtral {
         keys.expect_unset("expert_shared_feed_forward_length")?;
         keys.expect_plain_expert_weights()?;
         gguf::read_attention(keys, config)?;
-        // llama.cpp reads biases here too, but Mixtral has none: then they are surplus tensors.
+        // Mixtral has no biases: a file with some has surplus tensors.
         config.attention_bias = false;
         config.specifics = Specifics::Mixtral(Mixtral {
             num_local_experts: keys.size("expert_count")?,
