@@ -228,7 +228,8 @@ def rewrite(r, path, config):
             written["rope_local_base_freq"] = parameters["sliding_attention"]["rope_theta"]
             parameters = parameters["full_attention"]
         written["rope_theta"] = parameters.pop("rope_theta")
-        if r.random() < 0.5:
+        # Not Gemma 3's, for which transformers does not read `type`.
+        if r.random() < 0.5 and "rope_local_base_freq" not in written:
             parameters["type"] = parameters.pop("rope_type")
         written["rope_scaling"] = None if "default" in parameters.values() else parameters
     needed = ("architectures", "model_type", "rope_parameters", "rope_scaling", "rope_theta", "rope_local_base_freq")
