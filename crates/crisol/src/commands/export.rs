@@ -22,7 +22,8 @@ Examples:
 
 Prints the path of what was written. One tensor at a time is in memory. Weights are rounded to
 nearest, ties to even; overflow is an error. Quantised models become f32 by default. In GGUF
-files vectors are f32, and with q8_0, matrices whose rows are no multiple of 32 are f16.";
+files vectors are f32, and with q8_0, matrices whose rows are no multiple of 32 are f16.
+Rows of added tokens start as the mean of the others.";
 
 /// `crisol export`.
 #[derive(Debug, Args)]
@@ -32,7 +33,7 @@ pub(crate) struct ExportArgs {
     model: PathBuf,
     #[command(flatten)]
     network: Network,
-    /// Format: hf (a folder for transformers) or gguf (a file for llama.cpp)
+    /// hf (a folder for transformers) or gguf (a file for llama.cpp)
     #[arg(long, value_name = "FORMAT", hide_possible_values = true)]
     to: Format,
     /// Element type: f32, bf16, f16, q8_0 (gguf) [default: as most weights]
@@ -44,7 +45,7 @@ pub(crate) struct ExportArgs {
     /// Largest file of weights, such as 500MB [default: 5GB]
     #[arg(long, value_name = "SIZE", value_parser = size)]
     max_shard_size: Option<u64>,
-    /// Special tokens to add, separated by commas; each starts as the mean of all
+    /// Special tokens to add, separated by commas
     #[arg(long, value_name = "TOKENS", value_delimiter = ',')]
     add_special_tokens: Vec<String>,
 }
