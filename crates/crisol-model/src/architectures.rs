@@ -79,7 +79,7 @@ registry! {
     llama::Llama,
     /// Post-norm blocks with QK-norm (Walsh et al. 2025, arXiv:2501.00656).
     olmo2::Olmo2,
-    /// Pre-norm blocks with biases of queries, keys and values (Yang et al. 2024, arXiv:2407.10671).
+    /// Pre-norm blocks with biases of queries, keys, values (Yang et al. 2024, arXiv:2407.10671).
     qwen2::Qwen2,
     /// Pre-norm blocks with windows (Jiang et al. 2023, arXiv:2310.06825).
     mistral::Mistral,

@@ -449,8 +449,8 @@ impl ScalingObject<'_> {
         self.number(name)?.ok_or_else(|| format!("{} has no {name}", self.field))
     }
 
-    /// Reads the scaling, one of `kinds`. `outside`: a top-level `original_max_position_embeddings`; `max`: the
-    /// config's context.
+    /// Reads the scaling, one of `kinds`. `outside`: a top-level
+    /// `original_max_position_embeddings`; `max`: the config's context.
     fn scaling(
         &self,
         kinds: &[&str],
