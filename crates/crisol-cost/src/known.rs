@@ -53,7 +53,7 @@ fn with_blocks(hidden: usize, vocab: usize, head: Head, blocks: Vec<(usize, Bloc
 }
 
 /// A shape whose layers have a window, all but every `period`th.
-fn windowed(shape: ModelShape, window: usize, period: usize) -> ModelShape {
+fn windowed(shape: &ModelShape, window: usize, period: usize) -> ModelShape {
     let blocks = shape.blocks.iter().flat_map(|&(layers, block)| {
         let local = Block {
             attention: match block.attention {
@@ -67,7 +67,7 @@ fn windowed(shape: ModelShape, window: usize, period: usize) -> ModelShape {
         };
         [(layers - layers / period, local), (layers / period, block)]
     });
-    ModelShape { blocks: blocks.filter(|(count, _)| *count > 0).collect(), ..shape }
+    ModelShape { blocks: blocks.filter(|(count, _)| *count > 0).collect(), ..shape.clone() }
 }
 
 /// GPT-2 of a hidden size, with heads of 64.
@@ -202,7 +202,7 @@ pub fn models() -> Vec<KnownModel> {
         name,
         source,
         context: 65_536,
-        shape: windowed(dense(sizes, Untied, QkNorm::Whole), 4096, 4),
+        shape: windowed(&dense(sizes, Untied, QkNorm::Whole), 4096, 4),
     };
     let gpt2_of = |name, source, hidden, layers| KnownModel {
         name,
@@ -339,7 +339,7 @@ pub fn models() -> Vec<KnownModel> {
             source: "microsoft/Phi-3-mini-4k-instruct",
             context: 4096,
             shape: windowed(
-                dense([3072, 32, 32, 32, 96, 8192, 32_064], Untied, QkNorm::None),
+                &dense([3072, 32, 32, 32, 96, 8192, 32_064], Untied, QkNorm::None),
                 2047,
                 usize::MAX,
             ),
@@ -349,7 +349,7 @@ pub fn models() -> Vec<KnownModel> {
             source: "microsoft/Phi-4-mini-instruct",
             context: 131_072,
             shape: windowed(
-                dense([3072, 32, 24, 8, 128, 8192, 200_064], Tied, QkNorm::None),
+                &dense([3072, 32, 24, 8, 128, 8192, 200_064], Tied, QkNorm::None),
                 262_144,
                 usize::MAX,
             ),

@@ -272,8 +272,10 @@ pub(crate) fn check(
     let specs = specs(config);
     let mut surplus: BTreeSet<&str> = gguf.names().collect();
     // Read as part of the config.
-    for factors in [rope::DIVISORS, rope::SHORT_FACTORS, rope::LONG_FACTORS] {
-        surplus.remove(factors);
+    surplus.remove(rope::DIVISORS);
+    if config.family().gguf_rope() == GgufRope::LongRope {
+        surplus.remove(rope::SHORT_FACTORS);
+        surplus.remove(rope::LONG_FACTORS);
     }
     for spec in &specs {
         for (name, expected) in TensorMapping::in_file(gguf, config, spec).tensors(&spec.shape) {

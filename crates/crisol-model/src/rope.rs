@@ -186,14 +186,14 @@ impl RopeScaling {
     /// The scale of cosines and sines.
     pub(crate) fn amplitude(&self) -> f32 {
         match *self {
-            RopeScaling::Yarn { attention_factor: Some(factor), .. } => factor as f32,
+            RopeScaling::Yarn { attention_factor: Some(factor), .. }
+            | RopeScaling::LongRope { attention_factor: Some(factor), .. } => factor as f32,
             RopeScaling::Yarn { factor, mscale, mscale_all_dim, .. }
                 if mscale != 0.0 && mscale_all_dim != 0.0 =>
             {
                 (yarn_temperature(factor, mscale) / yarn_temperature(factor, mscale_all_dim)) as f32
             }
             RopeScaling::Yarn { factor, .. } => yarn_temperature(factor, 1.0) as f32,
-            RopeScaling::LongRope { attention_factor: Some(factor), .. } => factor as f32,
             RopeScaling::LongRope { factor, original_max_position_embeddings, .. } => {
                 let original = original_max_position_embeddings as f64;
                 let amplitude =
@@ -449,8 +449,8 @@ impl ScalingObject<'_> {
         self.number(name)?.ok_or_else(|| format!("{} has no {name}", self.field))
     }
 
-    /// Reads the scaling, one of `kinds`. `outside`: a top-level `original_max_position_embeddings`; `max`: the
-    /// config's context.
+    /// Reads the scaling, one of `kinds`. `outside`: a top-level
+    /// `original_max_position_embeddings`; `max`: the config's context.
     fn scaling(
         &self,
         kinds: &[&str],

@@ -1,6 +1,6 @@
-//! The Phi-3 block (Microsoft 2024, arXiv:2404.14219): Llama's, with one matrix for queries, keys and
-//! values, and one for gate and up. Only the first columns of a head rotate. `LongRoPE` stretches
-//! the context (Ding et al. 2024, arXiv:2402.13753).
+//! The Phi-3 block (Microsoft 2024, arXiv:2404.14219): Llama's, with one matrix for queries, keys
+//! and values, and one for gate and up. Only the first columns of a head rotate. `LongRoPE`
+//! stretches the context (Ding et al. 2024, arXiv:2402.13753).
 //!
 //! ```text
 //! qkv_proj(x)       [ queries | keys | values ]

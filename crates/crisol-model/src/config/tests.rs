@@ -444,7 +444,7 @@ fn fields_of_published_configs_are_read() {
         (Head::Language { tied: true }, "GPT2LMHeadModel".into())
     );
     let granite = parse(&json!({
-        "architectures": ["GraniteForCausalLM"], "attention_multiplier": 0.015625,
+        "architectures": ["GraniteForCausalLM"], "attention_multiplier": 0.015_625,
         "embedding_multiplier": 12.0, "logits_scaling": 8.0, "residual_multiplier": 0.22,
     }));
     let granite = granite.expect("Granite 3's");

@@ -164,7 +164,7 @@ fn added_special_tokens_start_as_the_mean() {
     export("hf", "grown");
     export("gguf", "grown.gguf");
     let size = |model: &str| {
-        bench.crisol(&["info", model, "--json"]).json()["config"]["vocab_size"].as_u64().unwrap()
+        bench.crisol(&["info", model, "--json"]).json()["vocab_size"].as_u64().unwrap()
     };
     let old = size(&model);
     assert_eq!([size("grown"), size("grown.gguf")], [old + 2; 2]);
