@@ -198,12 +198,20 @@ fn a_written_gguf_adapter_is_read_back() {
     for architecture in ARCHITECTURES {
         let [adapter, file] =
             ["adapter", "gguf"].map(|name| path(&format!("{architecture:?}{name}")));
-        let names = ["o_proj", "down_proj", "up_proj", "gate_proj", "q_proj", "k_proj", "v_proj"];
-        let latent = architecture == Architecture::DeepseekV3;
-        let targets = &names[..if latent { 4 } else { 7 }];
+        let targets: &[&str] = match architecture {
+            Architecture::DeepseekV3 => &["o_proj", "down_proj", "up_proj", "gate_proj"],
+            Architecture::Phi3 => &["qkv_proj", "o_proj", "gate_up_proj", "down_proj"],
+            Architecture::Gpt2 => &["c_attn", "c_proj", "c_fc"],
+            Architecture::Mixtral => &["q_proj", "k_proj", "v_proj", "o_proj", "w1", "w2", "w3"],
+            _ => &["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+        };
+        let output = match architecture {
+            Architecture::Gpt2 => "h.1.attn.c_proj",
+            _ => "layers.1.self_attn.o_proj",
+        };
         let config = AdapterConfig {
             targets: targets.iter().map(|&name| name.into()).collect(),
-            rank_pattern: [("layers.1.self_attn.o_proj".to_owned(), 2)].into(),
+            rank_pattern: [(output.to_owned(), 2)].into(),
             ..small()
         };
         let mut trained = adapted(architecture, config).unwrap();
