@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crisol_engine::{ParamSpec, Params};
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use super::llama;
 use crate::Config;
@@ -34,7 +35,7 @@ impl Family for Mistral {
         read_window(text, config, Some(4096))
     }
 
-    fn to_json(&self, config: &Config) -> serde_json::Value {
+    fn to_json(&self, config: &Config) -> Value {
         serde_json::json!({ "sliding_window": config.window(0) })
     }
 
@@ -72,15 +73,12 @@ pub(super) fn read_window(
 ) -> Result<(), String> {
     #[derive(Deserialize)]
     struct Fields {
-        // `null` is no window; the field may also be missing.
-        #[serde(default, deserialize_with = "given")]
-        sliding_window: Option<Option<usize>>,
-    }
-    fn given<'de, D: serde::Deserializer<'de>>(json: D) -> Result<Option<Option<usize>>, D::Error> {
-        Option::deserialize(json).map(Some)
+        sliding_window: Option<usize>,
     }
     let fields: Fields = parse_fields(text)?;
-    config.set_window(fields.sliding_window.unwrap_or(size));
+    // `null` is no window.
+    let given = parse_fields::<Map<String, Value>>(text)?.contains_key("sliding_window");
+    config.set_window(if given { fields.sliding_window } else { size });
     Ok(())
 }
 
