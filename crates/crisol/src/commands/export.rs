@@ -36,7 +36,7 @@ pub(crate) struct ExportArgs {
     /// hf (a folder for transformers) or gguf (a file for llama.cpp)
     #[arg(long, value_name = "FORMAT", hide_possible_values = true)]
     to: Format,
-    /// Element type: f32, bf16, f16, q8_0 (gguf) [default: as most weights]
+    /// f32, bf16, f16 or q8_0 (gguf) [default: as most weights]
     #[arg(long, value_name = "TYPE", hide_possible_values = true)]
     dtype: Option<Dtype>,
     /// Path to write; never overwritten [default: NAME-DTYPE here]
