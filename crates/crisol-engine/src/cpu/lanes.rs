@@ -13,12 +13,12 @@
 //! blocks and tiles know lanes only. Lanes are moved as f32 and never computed with as such.
 //!
 //! Numbers are rounded to the nearest bf16, ties to even. Those that round beyond the largest one
-//! become infinite, subnormal ones stay subnormal, and NaN stays NaN.
+//! become infinite, and NaN stays NaN. AVX512-BF16 rounds with an instruction that takes subnormal
+//! numbers as zero; `vdpbf16ps` would do so anyway.
 
 use pulp::Simd;
 
 use super::mat::Mat;
-use super::math::vectorised;
 use super::parallel::for_rows;
 use crate::buffer::Pool;
 use crate::precision::Precision;
@@ -94,40 +94,169 @@ pub(super) fn clear_second(lanes: &mut [f32]) {
     }
 }
 
-vectorised! {
-    /// Lanes of neighbours: `row` is along the inner dimension.
-    pub(super) fn pair_neighbours<'a, S>(row: &'a [f32], lanes: &'a mut [f32]) {
-        let (pairs, rest) = row.as_chunks::<2>();
-        for (lane, [first, second]) in lanes.iter_mut().zip(pairs) {
-            *lane = pair(*first, *second);
-        }
-        if let ([last], Some(lane)) = (rest, lanes.last_mut()) {
-            *lane = pair(*last, 0.0);
+/// Lanes of neighbours: `row` is along the inner dimension.
+pub(super) fn pair_neighbours(row: &[f32], lanes: &mut [f32]) {
+    let done = instruction::pair_neighbours(row, lanes);
+    rounded::pair_neighbours(&row[2 * done..], &mut lanes[done..]);
+}
+
+/// Lanes of pairs of rows of a row-major matrix, whose inner dimension is from row to row, in
+/// panels of `width` columns ([`super::packed`]). An odd last row is paired with zeros.
+pub(super) fn pair_rows(mat: Mat<'_>, panels: &mut [f32], width: usize) {
+    // Row by row, because the matrix may come from main memory, and the panels stay in a cache.
+    let lanes = mat.row_count().div_ceil(2);
+    for l in 0..lanes {
+        let row = |row| mat.tile(row, 1, 0..mat.col_count());
+        let second = 2 * l + 1;
+        let second = (second < mat.row_count()).then(|| row(second));
+        let to = &mut panels[l * width..];
+        if !instruction::pair_two_rows(row(2 * l), second, to, width, lanes * width) {
+            rounded::pair_two_rows(row(2 * l), second, to, width, lanes * width);
         }
     }
+}
 
-    /// Lanes of two rows: the inner dimension is from row to row. Without a second one, of zeros.
-    pub(super) fn pair_rows<'a, S>(first: &'a [f32], second: Option<&'a [f32]>, lanes: &'a mut [f32]) {
-        match second {
-            Some(second) => {
-                for ((lane, first), second) in lanes.iter_mut().zip(first).zip(second) {
-                    *lane = pair(*first, *second);
-                }
+/// On any processor.
+mod rounded {
+    use super::super::math::vectorised;
+    use super::pair;
+
+    vectorised! {
+        pub(super) fn pair_neighbours<'a, S>(row: &'a [f32], lanes: &'a mut [f32]) {
+            let (pairs, rest) = row.as_chunks::<2>();
+            for (lane, [first, second]) in lanes.iter_mut().zip(pairs) {
+                *lane = pair(*first, *second);
             }
-            None => {
-                for (lane, first) in lanes.iter_mut().zip(first) {
-                    *lane = pair(*first, 0.0);
+            if let ([last], Some(lane)) = (rest, lanes.last_mut()) {
+                *lane = pair(*last, 0.0);
+            }
+        }
+
+        pub(super) fn pair_two_rows<'a, S>(
+            first: &'a [f32],
+            second: Option<&'a [f32]>,
+            panels: &'a mut [f32],
+            width: usize,
+            stride: usize,
+        ) {
+            for (i, first) in first.chunks(width).enumerate() {
+                let lanes = &mut panels[i * stride..][..width];
+                if let Some(second) = second {
+                    let second = &second[i * width..];
+                    for ((lane, first), second) in lanes.iter_mut().zip(first).zip(second) {
+                        *lane = pair(*first, *second);
+                    }
+                } else {
+                    for (lane, first) in lanes.iter_mut().zip(first) {
+                        *lane = pair(*first, 0.0);
+                    }
                 }
+                lanes[first.len()..].fill(0.0);
             }
         }
     }
 }
 
-/// Rows `2l` and `2l + 1` of a row-major matrix; the second may be missing.
-pub(super) fn two_rows(mat: Mat<'_>, l: usize) -> (&[f32], Option<&[f32]>) {
-    let (rows, cols) = (mat.row_count(), mat.col_count());
-    let row = |row| mat.tile(row, 1, 0..cols);
-    (row(2 * l), (2 * l + 1 < rows).then(|| row(2 * l + 1)))
+/// With AVX512-BF16, where the processor has it: 16 lanes at a time.
+#[cfg(target_arch = "x86_64")]
+#[allow(unsafe_code)]
+mod instruction {
+    use std::arch::x86_64::{
+        __m512, __m512bh, __m512i, _mm512_cvtne2ps_pbh, _mm512_permutexvar_epi16,
+    };
+    use std::mem::transmute;
+
+    fn detected() -> bool {
+        std::arch::is_x86_feature_detected!("avx512bf16")
+            && std::arch::is_x86_feature_detected!("avx512bw")
+    }
+
+    /// How many lanes it wrote.
+    pub(super) fn pair_neighbours(row: &[f32], lanes: &mut [f32]) -> usize {
+        let (vectors, _) = row.as_chunks::<32>();
+        let (lanes, _) = lanes.as_chunks_mut::<16>();
+        if vectors.is_empty() || !detected() {
+            return 0;
+        }
+        // SAFETY: the processor has the features.
+        unsafe { pair_neighbours_of_vectors(vectors, lanes) }
+        16 * vectors.len().min(lanes.len())
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    fn pair_neighbours_of_vectors(vectors: &[[f32; 32]], lanes: &mut [[f32; 16]]) {
+        for (lanes, numbers) in lanes.iter_mut().zip(vectors) {
+            // SAFETY: all of these types are plain bits of the same size.
+            unsafe {
+                let [low, high] = transmute::<[f32; 32], [__m512; 2]>(*numbers);
+                let bf16 = _mm512_cvtne2ps_pbh(high, low);
+                *lanes = transmute::<__m512bh, [f32; 16]>(bf16);
+            }
+        }
+    }
+
+    pub(super) fn pair_two_rows(
+        first: &[f32],
+        second: Option<&[f32]>,
+        panels: &mut [f32],
+        width: usize,
+        stride: usize,
+    ) -> bool {
+        // Odd ends of rows are rare, and left to the other way.
+        let whole = width.is_multiple_of(16) && first.len().is_multiple_of(width);
+        let (Some(second), true) = (second, whole && detected()) else { return false };
+        // SAFETY: the processor has the features.
+        unsafe { pair_vectors_of_rows(first, second, panels, width, stride) }
+        true
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    fn pair_vectors_of_rows(
+        first: &[f32],
+        second: &[f32],
+        panels: &mut [f32],
+        width: usize,
+        stride: usize,
+    ) {
+        // The instruction writes the 16 first numbers, then the 16 second ones: 0, 16, 1, 17, …
+        // SAFETY: all of these types are plain bits of the same size.
+        let order = unsafe { transmute::<[[u16; 2]; 16], __m512i>(std::array::from_fn(pair_at)) };
+        let rows = first.chunks_exact(width).zip(second.chunks_exact(width));
+        for (i, (first, second)) in rows.enumerate() {
+            let (lanes, _) = panels[i * stride..][..width].as_chunks_mut::<16>();
+            let (first, second) = (first.as_chunks::<16>().0, second.as_chunks::<16>().0);
+            for ((lanes, first), second) in lanes.iter_mut().zip(first).zip(second) {
+                // SAFETY: as above.
+                unsafe {
+                    let first = transmute::<[f32; 16], __m512>(*first);
+                    let second = transmute::<[f32; 16], __m512>(*second);
+                    let bf16 = transmute(_mm512_cvtne2ps_pbh(second, first));
+                    *lanes = transmute(_mm512_permutexvar_epi16(order, bf16));
+                }
+            }
+        }
+    }
+
+    fn pair_at(lane: usize) -> [u16; 2] {
+        [lane as u16, lane as u16 + 16]
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+mod instruction {
+    pub(super) fn pair_neighbours(_: &[f32], _: &mut [f32]) -> usize {
+        0
+    }
+
+    pub(super) fn pair_two_rows(
+        _: &[f32],
+        _: Option<&[f32]>,
+        _: &mut [f32],
+        _: usize,
+        _: usize,
+    ) -> bool {
+        false
+    }
 }
 
 /// Calls `multiply` with the left operand `a`, in lanes.
@@ -155,10 +284,8 @@ pub(super) fn in_lanes(
         } else {
             let transposed = a.t();
             for_rows(tasks, 0..lanes, [rows], [&mut *buffer], &|part, [buffer]| {
-                for (l, buffer) in part.zip(buffer.chunks_exact_mut(rows)) {
-                    let (first, second) = two_rows(transposed, l);
-                    pair_rows(first, second, buffer);
-                }
+                let inner = transposed.row_count();
+                pair_rows(transposed.rows(2 * part.start..inner.min(2 * part.end)), buffer, rows);
             });
             multiply(Mat::new(&buffer, lanes, rows).t());
         }

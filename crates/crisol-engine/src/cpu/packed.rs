@@ -17,7 +17,7 @@ use std::ops::Range;
 
 use pulp::Simd;
 
-use super::lanes::{pair_neighbours, pair_rows, two_rows};
+use super::lanes::{pair_neighbours, pair_rows};
 use super::mat::Mat;
 use crate::buffer::{Buffer, Pool};
 use crate::precision::Precision;
@@ -67,17 +67,7 @@ fn pack_pairs(mat: Mat<'_>, panels: &mut [f32]) {
     let (rows, cols, nr) = (mat.row_count(), mat.col_count(), panel_width());
     let lanes = Precision::Bf16.lanes(rows);
     if mat.strides().1 == 1 {
-        for l in 0..lanes {
-            let (first, second) = two_rows(mat, l);
-            for (panel, start) in (0..cols).step_by(nr).enumerate() {
-                let columns = start..(start + nr).min(cols);
-                let to = &mut panels[(panel * lanes + l) * nr..][..nr];
-                let (used, padding) = to.split_at_mut(columns.len());
-                pair_rows(&first[columns.clone()], second.map(|second| &second[columns]), used);
-                padding.fill(0.0);
-            }
-        }
-        return;
+        return pair_rows(mat, panels, nr);
     }
     let mut rounded = [0.0; MAX_NR * ROUNDED];
     for (panel, start) in panels.chunks_exact_mut(lanes * nr).zip((0..cols).step_by(nr)) {
