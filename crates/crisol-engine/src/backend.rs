@@ -69,8 +69,8 @@ pub(crate) trait Backend: Sized {
     fn set_layout(&self, params: &mut Self::Params, layout: Arc<Layout>);
     /// Fills zeros with initial values ([`crate::init`]).
     fn initialise(&self, params: &mut Self::Params, seed: u64);
-    /// The first `rows` rows of a parameter, as f32.
-    fn read(&self, params: &Self::Params, id: ParamId, rows: usize) -> Vec<f32>;
+    /// Some rows of a parameter, as f32. A vector is one row.
+    fn read(&self, params: &Self::Params, id: ParamId, rows: Range<usize>) -> Vec<f32>;
     /// Overwrites one of the set's own parameters.
     fn write(&self, params: &mut Self::Params, id: ParamId, numbers: &[f32]);
     /// Copies the own parameters of a set of equal shapes.

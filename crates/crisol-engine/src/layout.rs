@@ -56,7 +56,7 @@ impl ParamSpec {
     }
 
     /// Rows of a matrix; 1 for a vector.
-    pub(crate) fn rows(&self) -> usize {
+    pub fn rows(&self) -> usize {
         if self.shape.len() < 2 { 1 } else { self.shape[0] }
     }
 }

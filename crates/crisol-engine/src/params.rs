@@ -4,6 +4,7 @@
 //! value model over the same base take its memory once. A frozen weight cannot lose a gradient: it
 //! has none.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::backend::Backend;
@@ -186,12 +187,12 @@ impl Params {
 
     /// Copies one parameter to the host, dequantised to f32.
     pub fn read(&self, id: ParamId) -> Vec<f32> {
-        self.device.backend().read(&self.on_device, id, self.spec(id).rows())
+        self.read_rows(id, 0..self.spec(id).rows())
     }
 
-    /// The first row of a matrix, or a vector, on the host.
-    pub fn read_first_row(&self, id: ParamId) -> Vec<f32> {
-        self.device.backend().read(&self.on_device, id, 1)
+    /// Copies some rows of one parameter to the host. A vector is one row.
+    pub fn read_rows(&self, id: ParamId, rows: Range<usize>) -> Vec<f32> {
+        self.device.backend().read(&self.on_device, id, rows)
     }
 
     /// Copies one parameter to the host, with its adapter merged into it.

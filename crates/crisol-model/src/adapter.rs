@@ -682,7 +682,7 @@ fn fingerprint(params: &Params) -> String {
     for id in params.ids() {
         let spec = params.spec(id);
         hasher.update(format!("{} {:?}", spec.name, spec.shape).as_bytes());
-        for value in params.read_first_row(id) {
+        for value in params.read_rows(id, 0..1) {
             hasher.update(&value.to_le_bytes());
         }
     }

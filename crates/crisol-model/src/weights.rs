@@ -36,18 +36,34 @@ pub(crate) trait WeightSource {
 
 /// Refuses NaN and infinity.
 pub(crate) fn check_finite(file: &Path, tensor: &str, values: &[f32]) -> Result<(), HubError> {
+    check_part(file, tensor, 0, values)
+}
+
+/// [`check_finite`] of the values from `start` on.
+fn check_part(file: &Path, tensor: &str, start: usize, values: &[f32]) -> Result<(), HubError> {
     match values.iter().position(|value| !value.is_finite()) {
         None => Ok(()),
         Some(index) => {
             let (file, tensor, value) = (file.to_owned(), tensor.to_owned(), values[index]);
-            Err(HubError::NotFinite { file, tensor, value, index })
+            Err(HubError::NotFinite { file, tensor, value, index: start + index })
         }
     }
 }
 
+/// Values that are read at a time: 16 MiB.
+const PART: usize = 4 << 20;
+
 /// Refuses a model with NaN or infinite weights, on which no training can succeed.
 pub(crate) fn check_params(file: &Path, params: &Params) -> Result<(), HubError> {
-    params.ids().try_for_each(|id| check_finite(file, &params.spec(id).name, &params.read(id)))
+    params.ids().try_for_each(|id| {
+        let spec = params.spec(id);
+        let (rows, cols) = (spec.rows(), spec.shape.last().copied().unwrap_or(1));
+        let step = (PART / cols.max(1)).max(1);
+        (0..rows).step_by(step).try_for_each(|first| {
+            let values = params.read_rows(id, first..(first + step).min(rows));
+            check_part(file, &spec.name, first * cols, &values)
+        })
+    })
 }
 
 /// A matrix in the weight format of its file.

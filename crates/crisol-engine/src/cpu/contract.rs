@@ -54,7 +54,7 @@ impl Backend for Cpu {
         params.initialise(self, seed);
     }
 
-    fn read(&self, params: &Params, id: ParamId, rows: usize) -> Vec<f32> {
+    fn read(&self, params: &Params, id: ParamId, rows: Range<usize>) -> Vec<f32> {
         params.read(id, rows)
     }
 

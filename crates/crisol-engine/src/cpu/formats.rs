@@ -21,6 +21,8 @@
 
 use pulp::Simd;
 
+use super::gemm_bf16::Pairs;
+
 /// Columns of a unit; each half may have its own scale and offset.
 pub(crate) const UNIT_COLUMNS: usize = 32;
 
@@ -78,6 +80,78 @@ pub(crate) trait BlockFormat {
         unit: &[S::u32s],
         quarter: usize,
     ) -> [Lanes<S>; 4];
+
+    /// What [`Self::code_pairs`] adds to every code.
+    const PAIR_BIAS: f32 = 0.0;
+
+    /// The same codes as pairs of bf16 ([`super::lanes`]): columns 0 and 2, then 1 and 3. Codes of
+    /// scaled formats are exact in bf16; others are rounded.
+    #[inline(always)]
+    fn code_pairs<S: Simd, P: Pairs<S>, const HALF: usize>(
+        simd: S,
+        unit: &[S::u32s],
+        quarter: usize,
+    ) -> [Lanes<S>; 2] {
+        let codes = Self::codes::<S, HALF>(simd, unit, quarter);
+        let mut pairs = [codes[0], codes[1]];
+        for (pair, second) in pairs.iter_mut().zip(&codes[2..]) {
+            for (pair, second) in pair.iter_mut().zip(second) {
+                *pair = if Self::SCALED {
+                    exact_pair(simd, *pair, *second)
+                } else {
+                    P::round(simd, *pair, *second)
+                };
+            }
+        }
+        pairs
+    }
+}
+
+/// The lanes of numbers that are exact in bf16.
+#[inline(always)]
+fn exact_pair<S: Simd>(simd: S, first: S::f32s, second: S::f32s) -> S::f32s {
+    let first = shifted(simd, simd.transmute_u32s_f32s(first), 16);
+    let second = simd.and_u32s(simd.transmute_u32s_f32s(second), simd.splat_u32s(0xffff_0000));
+    simd.transmute_f32s_u32s(simd.or_u32s(first, second))
+}
+
+/// [`BlockFormat::PAIR_BIAS`] of [`nibble_pairs`].
+const NIBBLE_BIAS: f32 = 128.0;
+
+/// [`nibbles`] as pairs, in two operations: the number `128 + code` is a constant whose mantissa
+/// ends in the code. Two bytes apart are the codes of columns 0 and 2, and of 1 and 3.
+#[inline(always)]
+fn nibble_pairs<S: Simd, const HALF: usize>(
+    simd: S,
+    words: &[S::u32s],
+    quarter: usize,
+) -> [Lanes<S>; 2] {
+    let mut pairs = [[simd.splat_f32s(0.0); 2]; 2];
+    for (column, pair) in pairs.iter_mut().enumerate() {
+        for (pair, &word) in pair.iter_mut().zip(&words[2 * quarter..]) {
+            let codes = shifted(simd, word, 8 * column + 4 * HALF);
+            let codes = simd.and_u32s(codes, simd.splat_u32s(0x000f_000f));
+            let numbers = simd.or_u32s(codes, simd.splat_u32s(0x4300_4300));
+            *pair = simd.transmute_f32s_u32s(numbers);
+        }
+    }
+    pairs
+}
+
+/// The pairs of a format whose codes are [`nibbles`] from this register on.
+macro_rules! pairs_of_nibbles {
+    ($first:expr) => {
+        const PAIR_BIAS: f32 = NIBBLE_BIAS;
+
+        #[inline(always)]
+        fn code_pairs<S: Simd, P: Pairs<S>, const HALF: usize>(
+            simd: S,
+            unit: &[S::u32s],
+            quarter: usize,
+        ) -> [Lanes<S>; 2] {
+            nibble_pairs::<S, HALF>(simd, &unit[$first..], quarter)
+        }
+    };
 }
 
 /// Evaluates an expression with the [`BlockFormat`] of a [`crate::WeightFormat`].
@@ -501,6 +575,8 @@ impl BlockFormat for Q4_0 {
     ) -> [Lanes<S>; 4] {
         nibbles::<S, HALF>(simd, &unit[1..], quarter)
     }
+
+    pairs_of_nibbles!(1);
 }
 
 pub(crate) struct Q4_1;
@@ -525,6 +601,8 @@ impl BlockFormat for Q4_1 {
     ) -> [Lanes<S>; 4] {
         nibbles::<S, HALF>(simd, &unit[2..], quarter)
     }
+
+    pairs_of_nibbles!(2);
 }
 
 pub(crate) struct Q5_0;
@@ -641,6 +719,8 @@ impl BlockFormat for Q4K {
     ) -> [Lanes<S>; 4] {
         nibbles::<S, HALF>(simd, &unit[1..], quarter)
     }
+
+    pairs_of_nibbles!(1);
 }
 
 pub(crate) struct Q5K;

@@ -189,7 +189,7 @@ pub(super) trait Product<S: Simd> {
 ///          ⋮                 ⋮              ⋮        │
 ///   A[5, l] broadcast  × sums[5][0]     sums[5][1]   ┘
 /// ```
-struct Numbers;
+pub(super) struct Numbers;
 
 impl<S: Simd> Product<S> for Numbers {
     #[allow(unsafe_code)]
@@ -515,18 +515,18 @@ unsafe fn multiply_panel<P: Product<S>, S: Simd, const MR: usize>(
     }
 }
 
-/// Prefetches the cache line of a float.
+/// Prefetches the cache line of a value.
 #[inline(always)]
-fn prefetch(number: &f32) {
+pub(super) fn prefetch<T>(value: &T) {
     #[cfg(target_arch = "x86_64")]
     #[allow(unsafe_code)]
     // SAFETY: a prefetch has no architectural effect at any address; x86-64 includes SSE.
     unsafe {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(number).cast());
+        _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(value).cast());
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = number;
+    let _ = value;
 }
 
 /// Floating-point operations per second of `[rows, inner] · [inner, cols]` on one thread, measured

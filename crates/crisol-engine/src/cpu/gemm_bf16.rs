@@ -25,7 +25,7 @@ use pulp::Simd;
 #[cfg(target_arch = "x86_64")]
 use super::amx::Amx;
 use super::gemm::{Gemm, Product};
-use super::lanes::{first_of_lanes, second_of_lanes};
+use super::lanes::{first_of_lanes, pair_vectors, second_of_lanes};
 use super::mat::{Mat, MatMut};
 use super::packed::PackedOperand;
 
@@ -42,15 +42,70 @@ pub(super) fn multiply_pairs(
         if let Some(amx) = Amx::detected() {
             return amx.multiply(dst, accumulate, factor, a, b);
         }
-        if let Some(simd) = instruction::detected() {
-            return instruction::run(simd, Gemm::new(dst, accumulate, factor, a, b));
-        }
     }
-    pulp::Arch::new().dispatch(Gemm::<SplitPairs>::new(dst, accumulate, factor, a, b));
+    with_pairs(PairGemm { dst, accumulate, factor, a, b });
+}
+
+/// A kernel that multiplies pairs.
+pub(super) trait PairKernel {
+    fn run<S: Simd, P: Pairs<S>>(self, simd: S);
+}
+
+/// Runs a kernel with the processor's instruction, or with split lanes.
+pub(super) fn with_pairs(kernel: impl PairKernel) {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(simd) = instruction::detected() {
+        return instruction::run(simd, kernel);
+    }
+    pulp::Arch::new().dispatch(Split(kernel));
+}
+
+/// Lanes are pairs of bf16.
+pub(super) trait Pairs<S: Simd>: Product<S> {
+    /// The lanes of two vectors' elements, rounded.
+    fn round(simd: S, first: S::f32s, second: S::f32s) -> S::f32s;
+}
+
+struct PairGemm<'a> {
+    dst: MatMut<'a>,
+    accumulate: bool,
+    factor: f32,
+    a: Mat<'a>,
+    b: PackedOperand<'a>,
+}
+
+impl PairKernel for PairGemm<'_> {
+    #[inline(always)]
+    fn run<S: Simd, P: Pairs<S>>(self, simd: S) {
+        let PairGemm { dst, accumulate, factor, a, b } = self;
+        let gemm = Gemm::<P>::new(dst, accumulate, factor, a, b);
+        // Accumulators, a split row of the panel, a broadcast and its half: 24 + 4 + 2 or 8 + 4 + 2
+        // registers, and the mask. The instruction splits nothing.
+        if S::REGISTER_COUNT >= 32 { gemm.run::<S, 12>(simd) } else { gemm.run::<S, 4>(simd) }
+    }
+}
+
+/// A kernel for [`SplitPairs`].
+struct Split<K>(K);
+
+impl<K: PairKernel> pulp::WithSimd for Split<K> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        self.0.run::<S, SplitPairs>(simd);
+    }
 }
 
 /// Lanes are pairs, and are split.
 struct SplitPairs;
+
+impl<S: Simd> Pairs<S> for SplitPairs {
+    #[inline(always)]
+    fn round(simd: S, first: S::f32s, second: S::f32s) -> S::f32s {
+        pair_vectors(simd, first, second)
+    }
+}
 
 impl<S: Simd> Product<S> for SplitPairs {
     #[allow(unsafe_code)]
@@ -77,28 +132,20 @@ impl<S: Simd> Product<S> for SplitPairs {
     }
 }
 
-impl pulp::WithSimd for Gemm<'_, SplitPairs> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        // Accumulators, a split row of the panel, a broadcast and its half: 24 + 4 + 2 or 8 + 4 + 2
-        // registers, and the mask.
-        if S::REGISTER_COUNT >= 32 { self.run::<S, 12>(simd) } else { self.run::<S, 4>(simd) }
-    }
-}
-
 /// AVX512-BF16.
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)]
 mod instruction {
-    use std::arch::x86_64::{__m512, __m512bh, _mm512_dpbf16_ps};
+    use std::arch::x86_64::{
+        __m512, __m512bh, __m512i, _mm512_cvtne2ps_pbh, _mm512_dpbf16_ps, _mm512_permutexvar_epi16,
+    };
     use std::mem::transmute;
 
     use pulp::x86::V4;
     use pulp::{Simd, f32x16};
 
-    use super::super::gemm::{Gemm, Product};
+    use super::super::gemm::Product;
+    use super::{PairKernel, Pairs};
 
     /// AVX-512 with the instruction, where the processor has it.
     pub(super) fn detected() -> Option<V4> {
@@ -106,9 +153,9 @@ mod instruction {
     }
 
     /// `simd` is from [`detected`].
-    pub(super) fn run(simd: V4, gemm: Gemm<'_, Pairs>) {
+    pub(super) fn run(simd: V4, kernel: impl PairKernel) {
         // SAFETY: the processor has the features of `V4`, as a value of it shows, and AVX512-BF16.
-        unsafe { run_with_features(simd, gemm) }
+        unsafe { run_with_features(simd, kernel) }
     }
 
     /// # Safety
@@ -116,14 +163,39 @@ mod instruction {
     // Those of `V4`, or its operations would not be inlined.
     #[target_feature(enable = "sse,sse2,fxsr,sse3,ssse3,sse4.1,sse4.2,popcnt,avx,avx2,bmi1,bmi2")]
     #[target_feature(enable = "fma,lzcnt,avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx512bf16")]
-    unsafe fn run_with_features(simd: V4, gemm: Gemm<'_, Pairs>) {
-        gemm.run::<V4, 12>(simd);
+    unsafe fn run_with_features(simd: V4, kernel: impl PairKernel) {
+        kernel.run::<V4, Instruction>(simd);
     }
 
-    /// Lanes are pairs, multiplied by the instruction.
-    pub(super) struct Pairs;
+    /// Pairs are rounded and multiplied by instructions.
+    struct Instruction;
 
-    impl Product<V4> for Pairs {
+    impl Pairs<V4> for Instruction {
+        #[inline(always)]
+        fn round(_: V4, first: f32x16, second: f32x16) -> f32x16 {
+            // SAFETY: all of these types are 512 bits, any of which are valid; only
+            // `run_with_features` reaches this, so the processor has the instructions.
+            unsafe {
+                let (first, second) = (transmute(first), transmute(second));
+                let halves = _mm512_cvtne2ps_pbh(second, first);
+                let order = transmute::<[[u16; 2]; 16], __m512i>(INTERLEAVED);
+                transmute(_mm512_permutexvar_epi16(order, transmute(halves)))
+            }
+        }
+    }
+
+    /// Puts 16 first numbers and 16 second ones in lanes: 0, 16, 1, 17, …
+    const INTERLEAVED: [[u16; 2]; 16] = {
+        let mut order = [[0, 16]; 16];
+        let mut lane = 0;
+        while lane < 16 {
+            order[lane] = [lane as u16, lane as u16 + 16];
+            lane += 1;
+        }
+        order
+    };
+
+    impl Product<V4> for Instruction {
         #[inline(always)]
         unsafe fn rank_one_update<const MR: usize>(
             simd: V4,
@@ -239,13 +311,20 @@ mod tests {
             results.push((name, result));
         };
         run("split lanes", &|dst| {
-            pulp::Arch::new().dispatch(Gemm::<SplitPairs>::new(dst, false, 1.0, a, b));
+            pulp::Arch::new().dispatch(Split(PairGemm {
+                dst,
+                accumulate: false,
+                factor: 1.0,
+                a,
+                b,
+            }));
         });
         #[cfg(target_arch = "x86_64")]
         {
             if let Some(simd) = instruction::detected() {
                 run("vdpbf16ps", &|dst| {
-                    instruction::run(simd, Gemm::new(dst, false, 1.0, a, b));
+                    let gemm = PairGemm { dst, accumulate: false, factor: 1.0, a, b };
+                    instruction::run(simd, gemm);
                 });
             }
             if let Some(amx) = Amx::detected() {

@@ -48,6 +48,12 @@ fn round(x: f32) -> u32 {
     if x.is_nan() { bits | QUIET } else { rounded }
 }
 
+/// A number rounded to bf16.
+#[inline(always)]
+pub(super) fn rounded(x: f32) -> f32 {
+    f32::from_bits(round(x) & SECOND)
+}
+
 /// The lane of two numbers.
 #[inline(always)]
 pub(super) fn pair(first: f32, second: f32) -> f32 {
@@ -97,7 +103,7 @@ pub(super) fn clear_second(lanes: &mut [f32]) {
 /// Lanes of neighbours: `row` is along the inner dimension.
 pub(super) fn pair_neighbours(row: &[f32], lanes: &mut [f32]) {
     let done = instruction::pair_neighbours(row, lanes);
-    rounded::pair_neighbours(&row[2 * done..], &mut lanes[done..]);
+    emulated::pair_neighbours(&row[2 * done..], &mut lanes[done..]);
 }
 
 /// Lanes of pairs of rows of a row-major matrix, whose inner dimension is from row to row, in
@@ -111,13 +117,13 @@ pub(super) fn pair_rows(mat: Mat<'_>, panels: &mut [f32], width: usize) {
         let second = (second < mat.row_count()).then(|| row(second));
         let to = &mut panels[l * width..];
         if !instruction::pair_two_rows(row(2 * l), second, to, width, lanes * width) {
-            rounded::pair_two_rows(row(2 * l), second, to, width, lanes * width);
+            emulated::pair_two_rows(row(2 * l), second, to, width, lanes * width);
         }
     }
 }
 
 /// On any processor.
-mod rounded {
+mod emulated {
     use super::super::math::vectorised;
     use super::pair;
 

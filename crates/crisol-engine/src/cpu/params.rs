@@ -162,14 +162,14 @@ impl Params {
         });
     }
 
-    /// The first `rows` rows of a parameter, dequantised. A vector is one row.
-    pub(crate) fn read(&self, id: ParamId, rows: usize) -> Vec<f32> {
+    /// Some rows of a parameter, dequantised. A vector is one row.
+    pub(crate) fn read(&self, id: ParamId, rows: Range<usize>) -> Vec<f32> {
         let cols = self.layout.spec(id).shape.last().copied().unwrap_or(1);
         match self.quantised(id) {
-            None => self.slice(id)[..rows * cols].to_vec(),
+            None => self.slice(id)[rows.start * cols..rows.end * cols].to_vec(),
             Some(matrix) => {
-                let mut values = vec![0.0; rows * cols];
-                quantised::dequantise(matrix, 0..rows, &mut values, &mut Pool::default());
+                let mut values = vec![0.0; rows.len() * cols];
+                quantised::dequantise(matrix, rows, &mut values, &mut Pool::default());
                 values
             }
         }

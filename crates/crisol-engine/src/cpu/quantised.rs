@@ -1,8 +1,9 @@
 //! GEMM with matrices in half precision or quantised.
 //!
-//! Few rows: each tile is read once and dequantised in registers, with `Σ scale · code · x`
-//! computed as `scale · Σ code · x`, in f32 whatever the precision. Many rows: parts of the matrix
-//! are dequantised into the panels of [`super::packed`] and used from cache ([`super::weights`]).
+//! Few rows: tiles are dequantised in registers, with `Σ scale · code · x` computed as
+//! `scale · Σ code · x`. In bf16, x is rounded; codes are exact, and scales stay f32. Many rows:
+//! parts of the matrix are dequantised into the panels of [`super::packed`] and used from cache
+//! ([`super::weights`]).
 
 use std::marker::PhantomData;
 use std::ops::Range;
@@ -10,17 +11,20 @@ use std::ops::Range;
 use pulp::Simd;
 
 use super::formats::{BlockFormat, Lanes, UNIT_COLUMNS, with_blocks};
-use super::lanes::{clear_second, pair_vectors};
+use super::gemm::{Numbers, Product, prefetch};
+use super::gemm_bf16::{PairKernel, Pairs, with_pairs};
+use super::lanes::{clear_second, pair, rounded};
 use super::mat::{Mat, MatMut};
+use super::math::{sum_lanes, vectorised};
 use super::packed::{MAX_NR, packed_len, panel_width};
 use super::tiles::Tiles;
-use crate::buffer::Pool;
+use crate::buffer::{Buffer, Pool};
 use crate::precision::Precision;
 
 /// Columns of half a unit, which share a scale and an offset.
 const HALF_UNIT: usize = UNIT_COLUMNS / 2;
-/// Rows of `A` that share the dequantisation of a tile.
-const ROWS_PER_PASS: usize = 4;
+/// Most rows that are multiplied so in bf16: six passes of eight. In f32, passes are of four.
+pub(super) const MAX_ROWS_OF_PAIRS: usize = 48;
 /// Weights below which a second thread does not pay.
 const MIN_PARALLEL_WEIGHTS: usize = 32 * 1024;
 
@@ -66,12 +70,14 @@ impl<'a> QuantisedView<'a> {
         }
     }
 
-    /// `dst = factor · a · self` for few rows, in `tasks` tasks.
+    /// `dst = factor · a · self` for few rows, or `dst += …`, in `tasks` tasks.
     pub(crate) fn gemm(
         self,
         tasks: usize,
         dst: MatMut<'_>,
+        accumulate: bool,
         factor: f32,
+        precision: Precision,
         a: Mat<'_>,
         floats: &mut Pool<f32>,
     ) {
@@ -82,63 +88,222 @@ impl<'a> QuantisedView<'a> {
             self.row_count(),
             self.len
         );
-        // Rows padded to whole units, followed by their sums over half units.
-        let padded = cols.next_multiple_of(UNIT_COLUMNS);
-        let stride = padded + padded / HALF_UNIT;
-        let mut x = floats.take_zeros(rows * stride);
-        for (row, x) in x.chunks_exact_mut(stride.max(1)).enumerate() {
-            let (x, sums) = x.split_at_mut(padded);
-            x[..cols].copy_from_slice(a.tile(row, 1, 0..cols));
-            for (sum, x) in sums.iter_mut().zip(x.chunks_exact(HALF_UNIT)) {
-                *sum = x.iter().sum();
-            }
-        }
-        let left = PaddedLeft { x: &x, padded, stride };
-        with_blocks!(self.matrix.format, F => gemm_in_tasks::<F>(tasks, dst, factor, left, self));
-        floats.give(x);
+        let left = PaddedLeft::new(precision, a, floats);
+        let view = left.view(precision);
+        with_blocks!(self.matrix.format, F => {
+            gemm_in_tasks::<F>(tasks, dst, accumulate, factor, view, self);
+        });
+        floats.give(left.numbers);
     }
 }
 
-/// `A`: rows padded to whole units, each followed by its sums over half units.
-#[derive(Clone, Copy)]
-struct PaddedLeft<'a> {
-    x: &'a [f32],
+/// `A` in memory from a pool: each row in lanes, padded to whole units, then its sums over half
+/// units.
+struct PaddedLeft {
+    numbers: Buffer<f32>,
     padded: usize,
-    stride: usize,
+}
+
+impl PaddedLeft {
+    fn new(precision: Precision, a: Mat<'_>, floats: &mut Pool<f32>) -> PaddedLeft {
+        let (rows, cols) = (a.row_count(), a.col_count());
+        let padded = cols.next_multiple_of(UNIT_COLUMNS);
+        let stride = stride(precision, padded);
+        let mut numbers = floats.take_zeros(rows * stride);
+        for (row, numbers) in numbers.chunks_exact_mut(stride.max(1)).enumerate() {
+            let row = a.tile(row, 1, 0..cols);
+            let (lanes, sums) = numbers.split_at_mut(precision.lanes(padded));
+            match precision {
+                Precision::F32 => {
+                    lanes[..cols].copy_from_slice(row);
+                    for (sum, numbers) in sums.iter_mut().zip(lanes.chunks_exact(HALF_UNIT)) {
+                        *sum = numbers.iter().sum();
+                    }
+                }
+                Precision::Bf16 => pair_alternate(row, lanes, sums),
+            }
+        }
+        PaddedLeft { numbers, padded }
+    }
+
+    fn view(&self, precision: Precision) -> LeftView<'_> {
+        LeftView { numbers: &self.numbers, precision, padded: self.padded }
+    }
+}
+
+/// Floats from row to row of a [`PaddedLeft`].
+fn stride(precision: Precision, padded: usize) -> usize {
+    precision.lanes(padded) + padded / HALF_UNIT
+}
+
+vectorised! {
+    /// Lanes of columns 0 and 2, 1 and 3 of every four, as [`BlockFormat::code_pairs`] has them,
+    /// and the sums of the rounded numbers over half units.
+    fn pair_alternate<'a, S>(row: &'a [f32], lanes: &'a mut [f32], sums: &'a mut [f32]) {
+        let halves = row.chunks(HALF_UNIT).zip(lanes.as_chunks_mut::<{ HALF_UNIT / 2 }>().0);
+        for ((part, lanes), sum) in halves.zip(sums) {
+            let mut numbers = [0.0; HALF_UNIT];
+            numbers[..part.len()].copy_from_slice(part);
+            for (lanes, four) in lanes.as_chunks_mut::<2>().0.iter_mut().zip(numbers.as_chunks::<4>().0) {
+                *lanes = [pair(four[0], four[2]), pair(four[1], four[3])];
+            }
+            *sum = sum_lanes(numbers.map(rounded));
+        }
+    }
+}
+
+/// A [`PaddedLeft`], or some of its rows.
+#[derive(Clone, Copy)]
+struct LeftView<'a> {
+    numbers: &'a [f32],
+    precision: Precision,
+    padded: usize,
+}
+
+impl<'a> LeftView<'a> {
+    fn stride(self) -> usize {
+        stride(self.precision, self.padded)
+    }
+
+    /// From this row on.
+    fn from_row(self, row: usize) -> LeftView<'a> {
+        LeftView { numbers: &self.numbers[row * self.stride()..], ..self }
+    }
+
+    /// Sums of row `row` over the halves of the unit that starts at column `first`.
+    #[inline(always)]
+    fn sums(self, row: usize, first: usize) -> &'a [f32; 2] {
+        let start = row * self.stride() + self.precision.lanes(self.padded) + first / HALF_UNIT;
+        self.numbers[start..].first_chunk().expect("two sums for each unit")
+    }
 }
 
 /// Every task computes its own columns.
 fn gemm_in_tasks<F: BlockFormat>(
     tasks: usize,
     dst: MatMut<'_>,
+    accumulate: bool,
     factor: f32,
-    left: PaddedLeft<'_>,
+    left: LeftView<'_>,
     right: QuantisedView<'_>,
 ) {
     let cols = dst.col_count();
     let first = tasks.div_ceil(2);
     let middle = (cols * first / tasks).next_multiple_of(panel_width());
     if tasks == 1 || cols * left.padded < 2 * MIN_PARALLEL_WEIGHTS || middle >= cols {
-        pulp::Arch::new().dispatch(QuantisedGemm::<F> {
-            dst,
-            factor,
-            left,
-            right,
-            blocks: PhantomData,
-        });
-        return;
+        let blocks = PhantomData::<F>;
+        let kernel = QuantisedGemm { dst, accumulate, factor, left, right, blocks };
+        return match left.precision {
+            Precision::F32 => pulp::Arch::new().dispatch(kernel),
+            Precision::Bf16 => with_pairs(kernel),
+        };
     }
     let (low, high) = dst.split_cols(middle);
+    let of = |range| right.cols(range);
     rayon::join(
-        || gemm_in_tasks::<F>(first, low, factor, left, right.cols(0..middle)),
-        || gemm_in_tasks::<F>(tasks - first, high, factor, left, right.cols(middle..cols)),
+        || gemm_in_tasks::<F>(first, low, accumulate, factor, left, of(0..middle)),
+        || gemm_in_tasks::<F>(tasks - first, high, accumulate, factor, left, of(middle..cols)),
     );
+}
+
+/// How codes become lanes.
+trait CodeLanes<S: Simd>: Product<S> {
+    /// Columns of a lane.
+    const COLUMNS: usize;
+    /// What lanes add to every code.
+    fn bias<F: BlockFormat>() -> f32;
+    /// Lanes of four columns: `4 / COLUMNS` of them.
+    fn of_codes<F: BlockFormat, const HALF: usize>(
+        simd: S,
+        unit: &[S::u32s],
+        quarter: usize,
+    ) -> [Lanes<S>; 4];
+    /// Writes four columns to the next rows of a panel, if it has as many.
+    fn write(simd: S, four: [Lanes<S>; 4], rows: &mut PanelRows<'_, S>);
+}
+
+/// The rows of a panel.
+type PanelRows<'a, S> = std::slice::ChunksExactMut<'a, <S as Simd>::f32s>;
+
+impl<S: Simd> CodeLanes<S> for Numbers {
+    const COLUMNS: usize = 1;
+
+    #[inline(always)]
+    fn bias<F: BlockFormat>() -> f32 {
+        0.0
+    }
+
+    #[inline(always)]
+    fn of_codes<F: BlockFormat, const HALF: usize>(
+        simd: S,
+        unit: &[S::u32s],
+        quarter: usize,
+    ) -> [Lanes<S>; 4] {
+        F::codes::<S, HALF>(simd, unit, quarter)
+    }
+
+    #[inline(always)]
+    fn write(_: S, four: [Lanes<S>; 4], rows: &mut PanelRows<'_, S>) {
+        for numbers in &four {
+            if let Some(row) = rows.next() {
+                row.copy_from_slice(numbers);
+            }
+        }
+    }
+}
+
+/// Lanes are pairs, multiplied by `P`.
+struct OfPairs<P>(PhantomData<P>);
+
+impl<S: Simd, P: Pairs<S>> Product<S> for OfPairs<P> {
+    #[allow(unsafe_code)]
+    #[inline(always)]
+    unsafe fn rank_one_update<const MR: usize>(
+        simd: S,
+        a: &[f32],
+        at: impl Fn(usize) -> usize,
+        panel_row: &[S::f32s],
+        sums: &mut [[S::f32s; 2]; MR],
+    ) {
+        // SAFETY: guaranteed by the caller.
+        unsafe { P::rank_one_update(simd, a, at, panel_row, sums) }
+    }
+}
+
+impl<S: Simd, P: Pairs<S>> CodeLanes<S> for OfPairs<P> {
+    const COLUMNS: usize = 2;
+
+    #[inline(always)]
+    fn bias<F: BlockFormat>() -> f32 {
+        F::PAIR_BIAS
+    }
+
+    #[inline(always)]
+    fn of_codes<F: BlockFormat, const HALF: usize>(
+        simd: S,
+        unit: &[S::u32s],
+        quarter: usize,
+    ) -> [Lanes<S>; 4] {
+        let [even, odd] = F::code_pairs::<S, P, HALF>(simd, unit, quarter);
+        [even, odd, even, odd]
+    }
+
+    #[inline(always)]
+    fn write(simd: S, four: [Lanes<S>; 4], rows: &mut PanelRows<'_, S>) {
+        for [first, second] in four.as_chunks::<2>().0 {
+            if let Some(row) = rows.next() {
+                row[0] = P::round(simd, first[0], second[0]);
+                row[1] = P::round(simd, first[1], second[1]);
+            }
+        }
+    }
 }
 
 struct QuantisedGemm<'a, F> {
     dst: MatMut<'a>,
+    accumulate: bool,
     factor: f32,
-    left: PaddedLeft<'a>,
+    left: LeftView<'a>,
     right: QuantisedView<'a>,
     blocks: PhantomData<F>,
 }
@@ -147,54 +312,89 @@ impl<F: BlockFormat> pulp::WithSimd for QuantisedGemm<'_, F> {
     type Output = ();
 
     #[inline(always)]
-    fn with_simd<S: Simd>(mut self, simd: S) {
-        let PaddedLeft { x, padded, stride } = self.left;
+    fn with_simd<S: Simd>(self, simd: S) {
+        // Sums, totals and four codes: 8 + 8 + 8 registers.
+        self.multiply::<S, Numbers, 4>(simd);
+    }
+}
+
+impl<F: BlockFormat> PairKernel for QuantisedGemm<'_, F> {
+    #[inline(always)]
+    fn run<S: Simd, P: Pairs<S>>(self, simd: S) {
+        // With 16 registers of sums, totals are in memory between units. Six rows, whose totals stay
+        // in registers, are slower: a tile is dequantised more often.
+        self.multiply::<S, OfPairs<P>, 8>(simd);
+    }
+}
+
+impl<F: BlockFormat> QuantisedGemm<'_, F> {
+    /// `MR` rows of `A` share the dequantisation of a tile.
+    #[inline(always)]
+    fn multiply<S: Simd, P: CodeLanes<S>, const MR: usize>(mut self, simd: S) {
         let (rows, cols) = (self.dst.row_count(), self.dst.col_count());
-        let tiles = self.right.matrix.tiles(self.right.first);
+        let mut tiles = self.right.matrix.tiles(self.right.first).peekable();
         let width = 2 * S::F32_LANES;
-        for (tile, first) in tiles.zip((0..cols).step_by(width)) {
+        for first in (0..cols).step_by(width) {
+            let Some(tile) = tiles.next() else { break };
             let (tile, _) = S::as_simd_u32s(tile);
+            let next = tiles.peek().map_or(&[][..], |next| S::as_simd_u32s(next).0);
             let columns = first..(first + width).min(cols);
             let mut row = 0;
             while row < rows {
-                let x = &x[row * stride..];
-                if rows - row >= ROWS_PER_PASS {
-                    let sums = tile_gemm::<F, S, ROWS_PER_PASS>(simd, tile, x, padded, stride);
-                    for (i, sums) in sums.iter().enumerate() {
-                        self.write_row(simd, row + i, columns.clone(), sums);
+                let left = self.left.from_row(row);
+                let columns = columns.clone();
+                row += match rows - row {
+                    rest if rest >= MR => {
+                        let sums = tile_gemm::<F, S, P, MR>(simd, tile, next, left);
+                        self.write_rows::<S>(row, columns, &sums)
                     }
-                    row += ROWS_PER_PASS;
-                } else {
-                    let [sums] = tile_gemm::<F, S, 1>(simd, tile, x, padded, stride);
-                    self.write_row(simd, row, columns.clone(), &sums);
-                    row += 1;
-                }
+                    4.. => {
+                        let sums = tile_gemm::<F, S, P, 4>(simd, tile, next, left);
+                        self.write_rows::<S>(row, columns, &sums)
+                    }
+                    2.. => {
+                        let sums = tile_gemm::<F, S, P, 2>(simd, tile, next, left);
+                        self.write_rows::<S>(row, columns, &sums)
+                    }
+                    _ => {
+                        let sums = tile_gemm::<F, S, P, 1>(simd, tile, next, left);
+                        self.write_rows::<S>(row, columns, &sums)
+                    }
+                };
             }
         }
     }
-}
 
-impl<F> QuantisedGemm<'_, F> {
+    /// The number of rows.
     #[inline(always)]
-    fn write_row<S: Simd>(&mut self, simd: S, row: usize, columns: Range<usize>, sums: &Lanes<S>) {
-        let mut line = [0.0; MAX_NR];
-        for (out, sum) in S::as_mut_simd_f32s(&mut line).0.iter_mut().zip(sums) {
-            *out = simd.mul_f32s(simd.splat_f32s(self.factor), *sum);
+    fn write_rows<S: Simd>(
+        &mut self,
+        top: usize,
+        columns: Range<usize>,
+        rows: &[Lanes<S>],
+    ) -> usize {
+        for (row, sums) in (top..).zip(rows) {
+            let mut line = [0.0; MAX_NR];
+            S::as_mut_simd_f32s(&mut line).0[..2].copy_from_slice(sums);
+            for (out, sum) in self.dst.row_mut(row, columns.clone()).iter_mut().zip(line) {
+                let start = if self.accumulate { *out } else { 0.0 };
+                *out = start + self.factor * sum;
+            }
         }
-        let out = self.dst.row_mut(row, columns);
-        out.copy_from_slice(&line[..out.len()]);
+        rows.len()
     }
 }
 
-/// `N` rows of `A`, `stride` apart, times a tile.
+/// The first `N` rows of `A` times a tile. Prefetches the next one.
 #[inline(always)]
-fn tile_gemm<F: BlockFormat, S: Simd, const N: usize>(
+fn tile_gemm<F: BlockFormat, S: Simd, P: CodeLanes<S>, const N: usize>(
     simd: S,
     tile: &[S::u32s],
-    x: &[f32],
-    padded: usize,
-    stride: usize,
+    next: &[S::u32s],
+    left: LeftView<'_>,
 ) -> [Lanes<S>; N] {
+    let mut next = next.iter();
+    let (lanes, stride) = (UNIT_COLUMNS / P::COLUMNS, left.stride());
     let zero = [[simd.splat_f32s(0.0); 2]; N];
     let mut total = zero;
     let mut first = 0;
@@ -202,24 +402,24 @@ fn tile_gemm<F: BlockFormat, S: Simd, const N: usize>(
         let (header, units) = block.split_at(F::HEADER);
         let header = F::header(simd, header);
         for unit in units.chunks_exact(F::UNIT) {
-            // Each row's values of this unit, and their sums.
-            let (mut numbers, mut row_sums) = ([&[0.0; UNIT_COLUMNS]; N], [&[0.0; 2]; N]);
-            for (n, (numbers, row_sums)) in numbers.iter_mut().zip(&mut row_sums).enumerate() {
-                let row = &x[n * stride..];
-                *numbers = row[first..].first_chunk().expect("rows are filled up to whole units");
-                *row_sums = row[padded + first / HALF_UNIT..]
-                    .first_chunk()
-                    .expect("two sums for each unit");
-            }
+            next.by_ref().take(F::UNIT).for_each(prefetch);
+            // Each row's lanes of this unit, `stride` apart, and their sums.
+            let numbers = &left.numbers[first / P::COLUMNS..];
+            assert!((N - 1) * stride + lanes <= numbers.len(), "rows are filled to whole units");
+            let row_sums: [&[f32; 2]; N] = std::array::from_fn(|row| left.sums(row, first));
             let mut sums = if F::SCALED { zero } else { total };
-            accumulate_half::<F, S, N, 0>(simd, unit, numbers, &mut sums);
+            accumulate_half::<F, S, P, N, 0>(simd, unit, numbers, stride, &mut sums);
             if F::SCALES_PER_HALF {
-                accumulate_scaled::<F, S, N>(simd, &header, unit, 0, row_sums, &sums, &mut total);
+                accumulate_scaled::<F, S, P, N>(
+                    simd, &header, unit, 0, row_sums, &sums, &mut total,
+                );
                 sums = zero;
             }
-            accumulate_half::<F, S, N, 1>(simd, unit, numbers, &mut sums);
+            accumulate_half::<F, S, P, N, 1>(simd, unit, numbers, stride, &mut sums);
             if F::SCALED {
-                accumulate_scaled::<F, S, N>(simd, &header, unit, 1, row_sums, &sums, &mut total);
+                accumulate_scaled::<F, S, P, N>(
+                    simd, &header, unit, 1, row_sums, &sums, &mut total,
+                );
             } else {
                 total = sums;
             }
@@ -229,30 +429,68 @@ fn tile_gemm<F: BlockFormat, S: Simd, const N: usize>(
     total
 }
 
-/// Adds half a unit's codes times each row's values.
+/// Adds half a unit's codes times each row's numbers, which are within `numbers`.
 #[inline(always)]
-fn accumulate_half<F: BlockFormat, S: Simd, const N: usize, const HALF: usize>(
+fn accumulate_half<F: BlockFormat, S: Simd, P: CodeLanes<S>, const N: usize, const HALF: usize>(
     simd: S,
     unit: &[S::u32s],
-    numbers: [&[f32; UNIT_COLUMNS]; N],
+    numbers: &[f32],
+    stride: usize,
     sums: &mut [Lanes<S>; N],
 ) {
     for quarter in 0..HALF_UNIT / 4 {
-        let codes = F::codes::<S, HALF>(simd, unit, quarter);
-        for (i, codes) in codes.iter().enumerate() {
-            for (sums, numbers) in sums.iter_mut().zip(numbers) {
-                let x = simd.splat_f32s(numbers[HALF_UNIT * HALF + 4 * quarter + i]);
-                for (sum, code) in sums.iter_mut().zip(codes) {
-                    *sum = simd.mul_add_e_f32s(*code, x, *sum);
-                }
+        let codes = P::of_codes::<F, HALF>(simd, unit, quarter);
+        let first = (HALF_UNIT * HALF + 4 * quarter) / P::COLUMNS;
+        for (i, codes) in codes[..4 / P::COLUMNS].iter().enumerate() {
+            // SAFETY: `tile_gemm` asserted that the whole unit of the last row is within `numbers`.
+            #[allow(unsafe_code)]
+            unsafe {
+                P::rank_one_update::<N>(simd, numbers, |row| row * stride + first + i, codes, sums);
             }
         }
     }
 }
 
-/// Adds `scale · sums + offset · row_sums` of half a unit.
+/// Scale and offset of half a unit whose lanes hold more than the codes.
 #[inline(always)]
-fn accumulate_scaled<F: BlockFormat, S: Simd, const N: usize>(
+fn scales_of_lanes<F: BlockFormat, S: Simd, P: CodeLanes<S>>(
+    simd: S,
+    header: &[Lanes<S>; 2],
+    unit: &[S::u32s],
+    half: usize,
+) -> [Lanes<S>; 2] {
+    let [scale, mut offset] = F::scales(simd, header, unit, half);
+    if P::bias::<F>() != 0.0 {
+        for (offset, scale) in offset.iter_mut().zip(scale) {
+            *offset = simd.mul_add_e_f32s(simd.splat_f32s(-P::bias::<F>()), scale, *offset);
+        }
+    }
+    [scale, offset]
+}
+
+/// Adds `scale · sums + offset · row_sums` of half a unit, or of a whole one.
+#[inline(always)]
+fn add_scaled<F: BlockFormat, S: Simd>(
+    simd: S,
+    [scale, offset]: &[Lanes<S>; 2],
+    half: usize,
+    row_sums: &[f32; 2],
+    sums: &Lanes<S>,
+    total: &mut Lanes<S>,
+) {
+    let x = if F::SCALES_PER_HALF { row_sums[half] } else { row_sums[0] + row_sums[1] };
+    let x = simd.splat_f32s(x);
+    for i in 0..2 {
+        total[i] = simd.mul_add_e_f32s(scale[i], sums[i], total[i]);
+        if F::OFFSET {
+            total[i] = simd.mul_add_e_f32s(offset[i], x, total[i]);
+        }
+    }
+}
+
+/// [`add_scaled`] of `N` rows.
+#[inline(always)]
+fn accumulate_scaled<F: BlockFormat, S: Simd, P: CodeLanes<S>, const N: usize>(
     simd: S,
     header: &[Lanes<S>; 2],
     unit: &[S::u32s],
@@ -261,42 +499,46 @@ fn accumulate_scaled<F: BlockFormat, S: Simd, const N: usize>(
     sums: &[Lanes<S>; N],
     total: &mut [Lanes<S>; N],
 ) {
-    let [scale, offset] = F::scales(simd, header, unit, half);
+    let scales = scales_of_lanes::<F, S, P>(simd, header, unit, half);
     for ((total, sums), row_sums) in total.iter_mut().zip(sums).zip(row_sums) {
-        let x = simd.splat_f32s(if F::SCALES_PER_HALF {
-            row_sums[half]
-        } else {
-            row_sums[0] + row_sums[1]
-        });
-        for i in 0..2 {
-            total[i] = simd.mul_add_e_f32s(scale[i], sums[i], total[i]);
-            if F::OFFSET {
-                total[i] = simd.mul_add_e_f32s(offset[i], x, total[i]);
-            }
-        }
+        add_scaled::<F, S>(simd, &scales, half, row_sums, sums, total);
     }
 }
 
-/// Dequantises a tile into a panel (see [`super::packed`]), of bf16 if `BF16`.
-struct Dequantise<'a, F, const BF16: bool> {
+/// Dequantises a tile into a panel (see [`super::packed`]).
+struct Dequantise<'a, F> {
     tile: &'a [u32],
     panel: &'a mut [f32],
     blocks: PhantomData<F>,
 }
 
-impl<F: BlockFormat, const BF16: bool> pulp::WithSimd for Dequantise<'_, F, BF16> {
+impl<F: BlockFormat> pulp::WithSimd for Dequantise<'_, F> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
+        self.dequantise::<S, Numbers>(simd);
+    }
+}
+
+impl<F: BlockFormat> PairKernel for Dequantise<'_, F> {
+    #[inline(always)]
+    fn run<S: Simd, P: Pairs<S>>(self, simd: S) {
+        self.dequantise::<S, OfPairs<P>>(simd);
+    }
+}
+
+impl<F: BlockFormat> Dequantise<'_, F> {
+    #[inline(always)]
+    fn dequantise<S: Simd, P: CodeLanes<S>>(self, simd: S) {
         let (tile, _) = S::as_simd_u32s(self.tile);
         let mut rows = S::as_mut_simd_f32s(self.panel).0.chunks_exact_mut(2);
         for block in tile.chunks_exact(F::BLOCK) {
             let (header, units) = block.split_at(F::HEADER);
             let header = F::header(simd, header);
             for unit in units.chunks_exact(F::UNIT) {
-                dequantise_half::<F, S, BF16, 0>(simd, &header, unit, &mut rows);
-                dequantise_half::<F, S, BF16, 1>(simd, &header, unit, &mut rows);
+                dequantise_half::<F, S, P, 0>(simd, &header, unit, &mut rows);
+                dequantise_half::<F, S, P, 1>(simd, &header, unit, &mut rows);
             }
         }
     }
@@ -304,11 +546,11 @@ impl<F: BlockFormat, const BF16: bool> pulp::WithSimd for Dequantise<'_, F, BF16
 
 /// Dequantises half a unit into the panel's next rows; the last unit may have fewer.
 #[inline(always)]
-fn dequantise_half<F: BlockFormat, S: Simd, const BF16: bool, const HALF: usize>(
+fn dequantise_half<F: BlockFormat, S: Simd, P: CodeLanes<S>, const HALF: usize>(
     simd: S,
     header: &[Lanes<S>; 2],
     unit: &[S::u32s],
-    rows: &mut std::slice::ChunksExactMut<'_, S::f32s>,
+    rows: &mut PanelRows<'_, S>,
 ) {
     let [scale, offset] = F::scales(simd, header, unit, HALF);
     for quarter in 0..HALF_UNIT / 4 {
@@ -322,26 +564,18 @@ fn dequantise_half<F: BlockFormat, S: Simd, const BF16: bool, const HALF: usize>
                 *numbers =
                     [simd.mul_f32s(scale[0], numbers[0]), simd.mul_f32s(scale[1], numbers[1])];
             }
-            if !BF16 && let Some(row) = rows.next() {
-                row.copy_from_slice(numbers);
-            }
         }
-        if BF16 {
-            for [first, second] in four.as_chunks::<2>().0 {
-                if let Some(row) = rows.next() {
-                    row[0] = pair_vectors(simd, first[0], second[0]);
-                    row[1] = pair_vectors(simd, first[1], second[1]);
-                }
-            }
-        }
+        P::write(simd, four, rows);
     }
 }
 
 fn dequantise_tile(precision: Precision, matrix: &Tiles, tile: &[u32], panel: &mut [f32]) {
-    let arch = pulp::Arch::new();
-    with_blocks!(matrix.format, F => match precision {
-        Precision::F32 => arch.dispatch(Dequantise::<F, false> { tile, panel, blocks: PhantomData }),
-        Precision::Bf16 => arch.dispatch(Dequantise::<F, true> { tile, panel, blocks: PhantomData }),
+    with_blocks!(matrix.format, F => {
+        let kernel = Dequantise::<F> { tile, panel, blocks: PhantomData };
+        match precision {
+            Precision::F32 => pulp::Arch::new().dispatch(kernel),
+            Precision::Bf16 => with_pairs(kernel),
+        }
     });
 }
 

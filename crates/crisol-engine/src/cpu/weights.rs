@@ -23,7 +23,7 @@ use super::lanes::in_lanes;
 use super::mat::{Mat, MatMut};
 use super::packed::{PackedBuffer, PackedOperand, pack, packed_len, panel_width};
 use super::params::{Orientation, Params};
-use super::quantised::{QuantisedView, parallel_dequantise};
+use super::quantised::{MAX_ROWS_OF_PAIRS, QuantisedView, parallel_dequantise};
 use super::tiles::Tiles;
 use crate::backend::Pass;
 use crate::buffer::Pool;
@@ -33,8 +33,13 @@ use crate::precision::Precision;
 /// From this many rows on, packing costs a few percent of the GEMM.
 const MIN_ROWS_TO_REPACK: usize = 128;
 /// From this many rows on, quantised weights are dequantised into panels. Below, the kernel of
-/// [`super::quantised`] dequantises in registers, once for every four rows.
-const MIN_ROWS_TO_DEQUANTISE: usize = 8;
+/// [`super::quantised`] dequantises in registers, once for every few rows.
+fn min_rows_to_dequantise(precision: Precision) -> usize {
+    match precision {
+        Precision::F32 => 8,
+        Precision::Bf16 => MAX_ROWS_OF_PAIRS + 1,
+    }
+}
 /// Lanes of a part: what the L2 cache holds beside the rows of `A`.
 const L2_LANES: usize = 64 * 1024;
 
@@ -176,11 +181,10 @@ impl<'a> Weight<'a> {
             Weight::Cached(packed) => {
                 parallel_gemm(tasks, dst, accumulate, factor, a, packed, floats);
             }
-            Weight::OnTheFly(Source::Quantised(quantised), _)
-                if a.row_count() < MIN_ROWS_TO_DEQUANTISE =>
+            Weight::OnTheFly(Source::Quantised(quantised), precision)
+                if a.row_count() < min_rows_to_dequantise(precision) =>
             {
-                assert!(!accumulate, "GEMMs with quantised weights do not accumulate");
-                quantised.gemm(tasks, dst, factor, a, floats);
+                quantised.gemm(tasks, dst, accumulate, factor, precision, a, floats);
             }
             Weight::QuantisedRows { matrix, first, end, precision } => {
                 let rows = first..end;
