@@ -22,6 +22,7 @@
 use pulp::Simd;
 
 use super::gemm_bf16::Pairs;
+use super::lanes::exact_pair;
 
 /// Columns of a unit; each half may have its own scale and offset.
 pub(crate) const UNIT_COLUMNS: usize = 32;
@@ -105,14 +106,6 @@ pub(crate) trait BlockFormat {
         }
         pairs
     }
-}
-
-/// The lanes of numbers that are exact in bf16.
-#[inline(always)]
-fn exact_pair<S: Simd>(simd: S, first: S::f32s, second: S::f32s) -> S::f32s {
-    let first = shifted(simd, simd.transmute_u32s_f32s(first), 16);
-    let second = simd.and_u32s(simd.transmute_u32s_f32s(second), simd.splat_u32s(0xffff_0000));
-    simd.transmute_f32s_u32s(simd.or_u32s(first, second))
 }
 
 /// [`BlockFormat::PAIR_BIAS`] of [`nibble_pairs`].

@@ -79,6 +79,14 @@ pub(super) fn pair_vectors<S: Simd>(simd: S, first: S::f32s, second: S::f32s) ->
     simd.transmute_f32s_u32s(simd.or_u32s(first, second))
 }
 
+/// The lanes of two vectors' elements, which are exact in bf16.
+#[inline(always)]
+pub(super) fn exact_pair<S: Simd>(simd: S, first: S::f32s, second: S::f32s) -> S::f32s {
+    let first = simd.wrapping_dyn_shr_u32s(simd.transmute_u32s_f32s(first), simd.splat_u32s(16));
+    let second = simd.and_u32s(simd.transmute_u32s_f32s(second), simd.splat_u32s(SECOND));
+    simd.transmute_f32s_u32s(simd.or_u32s(first, second))
+}
+
 /// The first numbers of lanes, as f32.
 #[inline(always)]
 pub(super) fn first_of_lanes<S: Simd>(simd: S, lanes: S::f32s) -> S::f32s {

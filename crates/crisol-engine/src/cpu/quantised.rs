@@ -321,8 +321,8 @@ impl<F: BlockFormat> pulp::WithSimd for QuantisedGemm<'_, F> {
 impl<F: BlockFormat> PairKernel for QuantisedGemm<'_, F> {
     #[inline(always)]
     fn run<S: Simd, P: Pairs<S>>(self, simd: S) {
-        // With 16 registers of sums, totals are in memory between units. Six rows, whose totals stay
-        // in registers, are slower: a tile is dequantised more often.
+        // With 16 registers of sums, totals are in memory between units. With six rows they would
+        // stay in registers, but a tile would be dequantised more often, which is slower.
         self.multiply::<S, OfPairs<P>, 8>(simd);
     }
 }

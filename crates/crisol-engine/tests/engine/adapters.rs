@@ -368,6 +368,30 @@ fn with_magnitudes_what_is_dropped_reaches_the_weight_unscaled() {
     assert_close("outputs", &run(0.5, Some(&m), 0.3), expected);
 }
 
+/// Fewer rows than quantised weights are widened for, whose products add to others.
+#[test]
+fn a_few_rows_with_magnitudes_and_dropout_are_those_of_many() {
+    let device = Device::cpu(Some(1));
+    let base = Arc::new(base(&device, Some(WeightFormat::Q4_1)));
+    let mut params = overlay(&base, true);
+    params.set_adapter_dropout(0.3, 1);
+    let (x, weight) = (params.read(id(&params, "x")), id(&params, "up"));
+    let run = |rows: usize| {
+        device.run(|workspace: &mut Workspace| {
+            let mut tape = Tape::training(&params, workspace);
+            tape.set_dropout_key(7);
+            let x = tape.constant(rows, DIM, &x[..rows * DIM]);
+            let y = tape.linear(x, weight, None);
+            tape.read(y).to_vec()
+        })
+    };
+    let many = run(60);
+    for rows in [1, 3, 7] {
+        let expected = many[..rows * HIDDEN].iter().copied().map(f64::from);
+        assert_close(&format!("{rows} rows"), &run(rows), expected);
+    }
+}
+
 #[test]
 fn the_norms_of_rows_are_those_with_which_magnitudes_change_nothing() {
     for format in [None, Some(WeightFormat::Q4_1)] {

@@ -78,8 +78,9 @@ fn linear_rounds_operands_and_nothing_else() {
     }
 }
 
-/// Panels of stored weights: values in half precision with an odd inner dimension, and quantised
-/// ones; forward, and backward to the input. A few rows are not rounded.
+/// Stored weights: values in half precision with an odd inner dimension, and quantised ones;
+/// forward, and backward to the input. A few rows are multiplied with the codes, which are exact in
+/// bf16, before the scales; for many rows weights are rounded.
 #[test]
 fn stored_weights_are_widened_to_bf16() {
     let cases = [
@@ -87,11 +88,16 @@ fn stored_weights_are_widened_to_bf16() {
         (WeightFormat::Bf16, 37),
         (WeightFormat::F32, 33),
         (WeightFormat::Q8_0, 64),
+        (WeightFormat::Q4_0, 96),
         (WeightFormat::Q4_1, 96),
         (WeightFormat::Mxfp4, 96),
     ];
     for (format, cols) in cases {
-        for rows in [3, 8, 140] {
+        let scaled = matches!(
+            format,
+            WeightFormat::Q8_0 | WeightFormat::Q4_0 | WeightFormat::Q4_1 | WeightFormat::Mxfp4
+        );
+        for rows in [1, 3, 8, 23, 48, 49, 140] {
             let device = device();
             let mut random = Random::new(5);
             let out = 77;
@@ -110,8 +116,12 @@ fn stored_weights_are_widened_to_bf16() {
             let dy: Vec<f32> = (0..rows * out).map(|_| random.uniform()).collect();
             let (y, grads) = linear(&params, &dy);
             let (x, w) = (matrix(&params, "x"), matrix(&params, "w"));
-            let product = if rows < 8 { reference::gemm } else { gemm_bf16 };
-            assert_close(&format!("{format:?}"), &y, &product(1.0, &x, &w.transposed()));
+            let expected = if scaled && rows <= 48 {
+                reference::gemm(1.0, &x.map(bf16), &w.transposed())
+            } else {
+                gemm_bf16(1.0, &x, &w.transposed())
+            };
+            assert_close(&format!("{format:?}, {rows} rows"), &y, &expected);
             let dx = gemm_bf16(1.0, &Matrix::from_f32(rows, out, &dy), &w);
             assert_close("dx", &grads.read(id(&params, "x")), &dx);
         }
@@ -132,6 +142,7 @@ fn stored_row(format: WeightFormat, cols: usize, random: &mut Random) -> Vec<u8>
             WeightFormat::Q8_0 => block[..2].copy_from_slice(&0x2000_u16.to_le_bytes()),
             // Scales from 1/4 to 1.
             WeightFormat::Mxfp4 => block[0] = 125 + block[0] % 3,
+            WeightFormat::Q4_0 => block[..2].copy_from_slice(&0x3000_u16.to_le_bytes()),
             // A scale of 1/8 and a minimum of -1.
             WeightFormat::Q4_1 => {
                 block[..2].copy_from_slice(&0x3000_u16.to_le_bytes());
