@@ -1,4 +1,5 @@
-//! The pages and the sources as text: width of lines, links, paths and names of tests.
+//! The pages and the sources as text: width of lines, links, paths, names of tests, commands, and
+//! pages in Spanish beside their English twins.
 //!
 //! Prose, code and comments have at most 100 columns. A row of a Markdown table is one line by its
 //! grammar: it has at most 200, two lines of a terminal. A line without a space (an address) cannot
@@ -7,9 +8,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 const WIDTH: usize = 100;
 const TABLE_WIDTH: usize = 200;
+const README_LINES: usize = 150;
 
 /// Whole files of Markdown that a test reads.
 struct Page {
@@ -123,6 +126,82 @@ fn tests_on_the_design_page_exist() {
     assert!(missing.is_empty(), "tests that do not exist: {missing:?}");
 }
 
+/// What a page tells the reader to type is a command of this program, with options that it has.
+#[test]
+fn commands_on_pages_exist() {
+    let mut helps = Helps::default();
+    let mut unknown = Vec::new();
+    let mut found = 0;
+    for page in pages().into_iter().filter(|page| !page.name.contains("-log.md")) {
+        for (number, words) in commands_of(&page.text) {
+            found += 1;
+            let problems = unknown_in(&words, |command| helps.of(command));
+            unknown
+                .extend(problems.into_iter().map(|what| format!("{}:{number}: {what}", page.name)));
+        }
+    }
+    assert!(unknown.is_empty(), "no such command or option:\n{}", unknown.join("\n"));
+    assert!(found > 150, "only {found} commands were found: are they still recognised?");
+}
+
+/// `README.es.md` and `docs/es/X.md` have the headings of `README.md` and `docs/X.md`, level by
+/// level. Each page of a pair links to the other in its first lines.
+#[test]
+fn pages_in_spanish_have_the_headings_of_their_twins() {
+    let pages = pages();
+    let mut wrong = Vec::new();
+    let mut pairs = 0;
+    for page in &pages {
+        let Some(name) = english_twin(&page.name) else { continue };
+        let Some(twin) = pages.iter().find(|other| other.name == name) else {
+            wrong.push(format!("{}: there is no {name}", page.name));
+            continue;
+        };
+        pairs += 1;
+        wrong.extend(headings_differ(page, twin));
+        for (from, to) in [(page, twin), (twin, page)] {
+            let linked = links_of(&from.text)
+                .iter()
+                .any(|(number, target)| *number <= 5 && beside(&from.name, target) == to.name);
+            if !linked {
+                wrong.push(format!("{}: no link to {} in its first lines", from.name, to.name));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(pairs >= 9, "only {pairs} pages in Spanish were found");
+}
+
+/// Names are not translated: what a page in Spanish sets as code, an English page has as code too.
+#[test]
+fn pages_in_spanish_keep_names() {
+    let (spanish, english): (Vec<Page>, Vec<Page>) =
+        pages().into_iter().partition(|page| english_twin(&page.name).is_some());
+    let spans: BTreeSet<String> = english
+        .iter()
+        .flat_map(|page| code_spans(&page.text))
+        .map(|(_, span)| span)
+        .chain(english.iter().flat_map(|page| commands_of(&page.text)).flat_map(|(_, words)| words))
+        .collect();
+    let mut unknown = Vec::new();
+    for page in &spanish {
+        for (number, span) in code_spans(&page.text) {
+            if !spans.contains(&span) {
+                unknown.push(format!("{}:{number}: `{span}`", page.name));
+            }
+        }
+    }
+    assert!(unknown.is_empty(), "code that no English page has:\n{}", unknown.join("\n"));
+}
+
+#[test]
+fn readmes_are_short() {
+    for page in pages().iter().filter(|page| ["README.md", "README.es.md"].contains(&&*page.name)) {
+        let lines = page.text.lines().count();
+        assert!(lines <= README_LINES, "{} has {lines} lines", page.name);
+    }
+}
+
 #[test]
 fn rules_of_this_file_hold_for_a_page_of_their_own() {
     assert!(too_wide(&"wide ".repeat(21), WIDTH));
@@ -135,6 +214,49 @@ fn rules_of_this_file_hold_for_a_page_of_their_own() {
     assert_eq!(links, ["b.md#c", "e.png", "g.md"]);
     assert_eq!(beside("docs/a.md", "../crates/b.rs"), "crates/b.rs");
     assert_eq!(beside("README.md", "docs/a.md"), "docs/a.md");
+}
+
+#[test]
+fn commands_are_found_and_checked() {
+    let page = "Type `crisol a b` or `crisol-x/`.\n```sh\ncrisol a --x='1 | 2' \\\n  --y  # why\n\
+                cargo run --release -- c && jq . | crisol d\n```\n```text\ncrisol no\n```\n";
+    let commands = commands_of(page);
+    let lines: Vec<_> = commands.iter().map(|(number, words)| (*number, words.join(" "))).collect();
+    let expected = [(1, "a b"), (4, "a --x=1 | 2 --y"), (5, "c"), (5, "d")];
+    assert_eq!(lines, expected.map(|(number, words)| (number, words.to_owned())));
+
+    let help = |command: &[String]| {
+        match command.join(" ").as_str() {
+            "" => "Usage: crisol <COMMAND>\n\nCommands:\n  sft   Tune\n  data  Look\n\nOptions:\n",
+            "data" => "Usage: crisol data <COMMAND>\n\nCommands:\n  show  Show\n\nOptions:\n",
+            _ => "Usage: crisol sft <MODEL>\n\nOptions:\n  -h, --help  Help\n      --lora[=<R>]\n",
+        }
+        .to_owned()
+    };
+    let unknown = |line: &str| {
+        let words: Vec<_> = line.split(' ').map(str::to_owned).collect();
+        unknown_in(&words, help)
+    };
+    let nothing: [&str; 0] = [];
+    assert_eq!(unknown("sft MODEL --lora=8 --help"), nothing);
+    assert_eq!(unknown("data show"), nothing);
+    assert_eq!(unknown("stf MODEL"), ["crisol stf"]);
+    assert_eq!(unknown("data shw"), ["crisol data shw"]);
+    assert_eq!(unknown("sft MODEL --lor"), ["crisol sft --lor"]);
+}
+
+#[test]
+fn headings_of_twins_are_compared() {
+    let page = |name: &str, text: &str| Page { name: name.to_owned(), text: text.to_owned() };
+    let english = page("docs/a.md", "# A\n## B\n```sh\n# no heading\n```\n### C\n");
+    let differ = |text| headings_differ(&page("docs/es/a.md", text), &english);
+    assert_eq!(differ("# Á\n## Bé\n### Ce\n"), None);
+    for other in ["# Á\n## Bé\n## Ce\n", "# Á\n## Bé\n", "# Á\n## Bé\n### Ce\n## De\n"] {
+        assert!(differ(other).is_some(), "{other}");
+    }
+    assert_eq!(english_twin("README.es.md").as_deref(), Some("README.md"));
+    assert_eq!(english_twin("docs/es/a.md").as_deref(), Some("docs/a.md"));
+    assert_eq!(english_twin("docs/a.md"), None);
 }
 
 fn too_wide(line: &str, most: usize) -> bool {
@@ -241,6 +363,165 @@ fn code_spans(text: &str) -> Vec<(usize, String)> {
             line.split('`').skip(1).step_by(2).map(move |span| (number, span.to_owned()))
         })
         .collect()
+}
+
+/// The page that a page in Spanish stands beside; none for a page in English.
+fn english_twin(name: &str) -> Option<String> {
+    if let Some(page) = name.strip_prefix("docs/es/") {
+        return Some(format!("docs/{page}"));
+    }
+    name.strip_suffix(".es.md").map(|page| format!("{page}.md"))
+}
+
+/// The first heading whose level is not that of its twin.
+fn headings_differ(page: &Page, twin: &Page) -> Option<String> {
+    let (own, wanted) = (headings(&page.text), headings(&twin.text));
+    let level = |heading: &&str| heading.chars().take_while(|&c| c == '#').count();
+    let at = (0..own.len().max(wanted.len()))
+        .find(|&at| own.get(at).map(level) != wanted.get(at).map(level))?;
+    let name = |headings: &[&str]| (*headings.get(at).unwrap_or(&"none")).to_owned();
+    Some(format!(
+        "{}: heading {} is \"{}\", in {} \"{}\"",
+        page.name,
+        at + 1,
+        name(&own),
+        twin.name,
+        name(&wanted)
+    ))
+}
+
+fn headings(text: &str) -> Vec<&str> {
+    prose(text).map(|(_, line)| line).filter(|line| line.starts_with('#')).collect()
+}
+
+/// What this program says of its commands, each asked once.
+#[derive(Default)]
+struct Helps(BTreeMap<Vec<String>, String>);
+
+impl Helps {
+    fn of(&mut self, command: &[String]) -> String {
+        let ask = || {
+            let output = Command::new(env!("CARGO_BIN_EXE_crisol"))
+                .args(command)
+                .arg("--help")
+                .output()
+                .expect("the program starts");
+            String::from_utf8(output.stdout).expect("help is UTF-8")
+        };
+        self.0.entry(command.to_owned()).or_insert_with(ask).clone()
+    }
+}
+
+/// Command and options of a line that the program does not have. `help` gives the help of a
+/// command, by the words after `crisol`.
+fn unknown_in(words: &[String], mut help: impl FnMut(&[String]) -> String) -> Vec<String> {
+    let mut known = 0;
+    let mut text = help(&[]);
+    while words.get(known).is_some_and(|word| subcommands(&text).contains(&word.as_str())) {
+        known += 1;
+        text = help(&words[..known]);
+    }
+    let (command, rest) = words.split_at(known);
+    let name = ["crisol"].into_iter().chain(command.iter().map(String::as_str));
+    let name = name.collect::<Vec<_>>().join(" ");
+    let takes_command = text.lines().any(|line| line == format!("Usage: {name} <COMMAND>"));
+    let wrong = |word: &&String| {
+        let option = word.split('=').next().unwrap_or(word);
+        option.starts_with("--") && !options(&text).contains(&option)
+    };
+    let misspelt = rest.first().filter(|word| takes_command && !word.starts_with('-'));
+    misspelt
+        .into_iter()
+        .map(|word| format!("{name} {word}"))
+        .chain(rest.iter().filter(wrong).map(|word| format!("{name} {word}")))
+        .collect()
+}
+
+/// The names under `Commands:` of a help text.
+fn subcommands(help: &str) -> Vec<&str> {
+    let section = help.split("\nCommands:\n").nth(1).and_then(|rest| rest.split("\n\n").next());
+    section
+        .into_iter()
+        .flat_map(str::lines)
+        .filter_map(|line| line.split_whitespace().next())
+        .collect()
+}
+
+/// The options of a help text, as `--name`.
+fn options(help: &str) -> Vec<&str> {
+    help.lines()
+        .map(str::trim_start)
+        .filter(|line| line.starts_with('-'))
+        .flat_map(|line| line.split_whitespace().take(2))
+        .filter_map(|word| word.split(['=', '[', ',']).next())
+        .filter(|word| word.starts_with("--"))
+        .collect()
+}
+
+/// The words after `crisol` of each command in shell blocks and code spans, with the number of the
+/// line where it ends.
+fn commands_of(text: &str) -> Vec<(usize, Vec<String>)> {
+    let mut lines = code_spans(text);
+    lines.extend(shell_lines(text));
+    lines.sort_by_key(|(number, _)| *number);
+    lines
+        .into_iter()
+        .flat_map(|(number, line)| shell_words(&line).into_iter().map(move |words| (number, words)))
+        .filter_map(|(number, words)| {
+            let own = ["crisol".to_owned()];
+            let built = ["cargo", "run", "--release", "--"].map(str::to_owned);
+            let rest = words.strip_prefix(&own[..]).or_else(|| words.strip_prefix(&built[..]))?;
+            (!rest.is_empty()).then(|| (number, rest.to_vec()))
+        })
+        .collect()
+}
+
+/// The lines of fenced blocks marked `sh`. A line that goes on with `\` is joined with the next.
+fn shell_lines(text: &str) -> Vec<(usize, String)> {
+    let mut found = Vec::new();
+    let mut fence = None;
+    let mut begun = String::new();
+    for (number, line) in text.lines().enumerate() {
+        if let Some(language) = line.trim_start().strip_prefix("```") {
+            fence = if fence.is_some() { None } else { Some(language) };
+        } else if fence == Some("sh") {
+            if let Some(part) = line.strip_suffix('\\') {
+                begun.push_str(part);
+            } else {
+                found.push((number + 1, std::mem::take(&mut begun) + line));
+            }
+        }
+    }
+    found
+}
+
+/// The commands of a shell line, each as its words. `|`, `&` and `;` part commands, `#` begins a
+/// comment, and quotes hold their text together.
+fn shell_words(line: &str) -> Vec<Vec<String>> {
+    let mut commands = vec![Vec::new()];
+    let mut word: Option<String> = None;
+    let mut quote = None;
+    for c in line.chars() {
+        let parts = "|&;".contains(c);
+        match (quote, c) {
+            (Some(open), _) if c == open => quote = None,
+            (None, '"' | '\'') => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            (None, '#') if word.is_none() => break,
+            (None, _) if c.is_whitespace() || parts => {
+                commands.last_mut().expect("there is always one").extend(word.take());
+                if parts {
+                    commands.push(Vec::new());
+                }
+            }
+            _ => word.get_or_insert_default().push(c),
+        }
+    }
+    commands.last_mut().expect("there is always one").extend(word);
+    commands.retain(|words| !words.is_empty());
+    commands
 }
 
 /// `path`, which a page names, relative to the root.
