@@ -136,15 +136,14 @@ impl<S: Simd> Product<S> for SplitPairs {
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)]
 mod instruction {
-    use std::arch::x86_64::{
-        __m512, __m512bh, __m512i, _mm512_cvtne2ps_pbh, _mm512_dpbf16_ps, _mm512_permutexvar_epi16,
-    };
+    use std::arch::x86_64::{__m512, __m512bh, _mm512_dpbf16_ps};
     use std::mem::transmute;
 
     use pulp::x86::V4;
     use pulp::{Simd, f32x16};
 
     use super::super::gemm::Product;
+    use super::super::lanes::instruction::pair_vectors;
     use super::{PairKernel, Pairs};
 
     /// AVX-512 with the instruction, where the processor has it.
@@ -173,27 +172,15 @@ mod instruction {
     impl Pairs<V4> for Instruction {
         #[inline(always)]
         fn round(_: V4, first: f32x16, second: f32x16) -> f32x16 {
-            // SAFETY: all of these types are 512 bits, any of which are valid; only
-            // `run_with_features` reaches this, so the processor has the instructions.
+            // SAFETY: both types are 512 bits, any of which are valid; only `run_with_features`
+            // reaches this, so the processor has the instructions.
             unsafe {
-                let (first, second) = (transmute(first), transmute(second));
-                let halves = _mm512_cvtne2ps_pbh(second, first);
-                let order = transmute::<[[u16; 2]; 16], __m512i>(INTERLEAVED);
-                transmute(_mm512_permutexvar_epi16(order, transmute(halves)))
+                let first = transmute::<f32x16, __m512>(first);
+                let second = transmute::<f32x16, __m512>(second);
+                transmute::<__m512, f32x16>(pair_vectors(first, second))
             }
         }
     }
-
-    /// Puts 16 first numbers and 16 second ones in lanes: 0, 16, 1, 17, …
-    const INTERLEAVED: [[u16; 2]; 16] = {
-        let mut order = [[0, 16]; 16];
-        let mut lane = 0;
-        while lane < 16 {
-            order[lane] = [lane as u16, lane as u16 + 16];
-            lane += 1;
-        }
-        order
-    };
 
     impl Product<V4> for Instruction {
         #[inline(always)]

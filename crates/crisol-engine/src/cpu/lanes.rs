@@ -174,7 +174,7 @@ mod emulated {
 /// With AVX512-BF16, where the processor has it: 16 lanes at a time.
 #[cfg(target_arch = "x86_64")]
 #[allow(unsafe_code)]
-mod instruction {
+pub(super) mod instruction {
     use std::arch::x86_64::{
         __m512, __m512bh, __m512i, _mm512_cvtne2ps_pbh, _mm512_permutexvar_epi16,
     };
@@ -232,27 +232,43 @@ mod instruction {
         width: usize,
         stride: usize,
     ) {
-        // The instruction writes the 16 first numbers, then the 16 second ones: 0, 16, 1, 17, …
-        // SAFETY: all of these types are plain bits of the same size.
-        let order = unsafe { transmute::<[[u16; 2]; 16], __m512i>(std::array::from_fn(pair_at)) };
         let rows = first.chunks_exact(width).zip(second.chunks_exact(width));
         for (i, (first, second)) in rows.enumerate() {
             let (lanes, _) = panels[i * stride..][..width].as_chunks_mut::<16>();
             let (first, second) = (first.as_chunks::<16>().0, second.as_chunks::<16>().0);
             for ((lanes, first), second) in lanes.iter_mut().zip(first).zip(second) {
-                // SAFETY: as above.
+                // SAFETY: all of these types are 512 bits, any of which are valid.
                 unsafe {
                     let first = transmute::<[f32; 16], __m512>(*first);
                     let second = transmute::<[f32; 16], __m512>(*second);
-                    let bf16 = transmute(_mm512_cvtne2ps_pbh(second, first));
-                    *lanes = transmute(_mm512_permutexvar_epi16(order, bf16));
+                    *lanes = transmute::<__m512, [f32; 16]>(pair_vectors(first, second));
                 }
             }
         }
     }
 
-    fn pair_at(lane: usize) -> [u16; 2] {
-        [lane as u16, lane as u16 + 16]
+    /// Puts 16 first numbers and 16 second ones in lanes: 0, 16, 1, 17, …
+    const INTERLEAVED: [[u16; 2]; 16] = {
+        let mut order = [[0, 16]; 16];
+        let mut lane = 0;
+        while lane < 16 {
+            order[lane] = [lane as u16, lane as u16 + 16];
+            lane += 1;
+        }
+        order
+    };
+
+    /// The lanes of two vectors' elements.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    pub(in super::super) fn pair_vectors(first: __m512, second: __m512) -> __m512 {
+        let halves = _mm512_cvtne2ps_pbh(second, first);
+        // SAFETY: all of these types are 512 bits, any of which are valid.
+        unsafe {
+            let order = transmute::<[[u16; 2]; 16], __m512i>(INTERLEAVED);
+            let halves = transmute::<__m512bh, __m512i>(halves);
+            transmute::<__m512i, __m512>(_mm512_permutexvar_epi16(order, halves))
+        }
     }
 }
 

@@ -165,8 +165,8 @@ impl<'a> LeftView<'a> {
         stride(self.precision, self.padded)
     }
 
-    /// From this row on.
-    fn from_row(self, row: usize) -> LeftView<'a> {
+    /// The rows from `row` on.
+    fn starting_at(self, row: usize) -> LeftView<'a> {
         LeftView { numbers: &self.numbers[row * self.stride()..], ..self }
     }
 
@@ -341,7 +341,7 @@ impl<F: BlockFormat> QuantisedGemm<'_, F> {
             let columns = first..(first + width).min(cols);
             let mut row = 0;
             while row < rows {
-                let left = self.left.from_row(row);
+                let left = self.left.starting_at(row);
                 let columns = columns.clone();
                 row += match rows - row {
                     rest if rest >= MR => {
