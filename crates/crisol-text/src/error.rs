@@ -343,8 +343,9 @@ pub enum TextError {
 
     /// A conversation for a model without a chat template.
     #[error(
-        "a conversation needs a chat template, and this model has none; add `chat_template` to its \
-         tokenizer_config.json or start from a model with one"
+        "a conversation needs a chat template, and this model has none; put `chat_template.jinja` \
+         into its folder (of a GGUF file, `crisol export --to hf` makes one) or start from a model \
+         with one"
     )]
     NoTemplate,
 
