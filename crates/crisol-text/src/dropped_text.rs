@@ -9,6 +9,17 @@ const TAGS: [&str; 2] = [THOUGHT_START, THOUGHT_END];
 /// Most characters of dropped text in a message.
 const MAX_EXCERPT: usize = 80;
 
+/// An answer with its thought in tags.
+pub(crate) fn with_thought(thought: &str, answer: &str) -> String {
+    let (thought, answer) = (thought.trim(), answer.trim());
+    format!("{THOUGHT_START}\n{thought}\n{THOUGHT_END}\n\n{answer}")
+}
+
+/// Bytes of the longest common prefix.
+pub(crate) fn common_prefix(a: &str, b: &str) -> usize {
+    a.chars().zip(b.chars()).take_while(|(a, b)| a == b).map(|(c, _)| c.len_utf8()).sum()
+}
+
 /// The first words of a message that `written` lacks, or `None`.
 ///
 /// Looks for the words of its thought and content and the names of called tools, each in order.
@@ -28,6 +39,24 @@ pub(crate) fn first_dropped(written: &str, message: &Message) -> Option<String> 
         }
     }
     first_missing(&written, message.called_tools().into_iter())
+}
+
+/// The first words of a content of which `written` lacks more than half, or `None`.
+///
+/// Templates may quote a content, cut a part, or write it as JSON. So only its letters and digits
+/// are looked for, in any order.
+pub(crate) fn mostly_dropped(written: &str, content: &str) -> Option<String> {
+    /// Most words that are looked for.
+    const MAX_WORDS: usize = 100;
+    let content = content.trim();
+    if written.contains(content) {
+        return None;
+    }
+    let words = || content.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
+    let count = words().take(MAX_WORDS).count();
+    let missing = words().take(MAX_WORDS).filter(|word| !written.contains(word)).count();
+    let excerpt = || content.chars().take(MAX_EXCERPT).collect();
+    (missing * 2 > count).then(excerpt)
 }
 
 /// Whether a message has neither text nor tool calls.
@@ -71,6 +100,16 @@ fn normalise(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_content_in_another_form_is_not_dropped() {
+        let dropped = |content: &str, written: &str| mostly_dropped(written, content).is_some();
+        assert!(!dropped(" be kind ", "<s>be kind</s>"));
+        assert!(!dropped("{\"sky\": \"blue\"}", r#"{"content": "{\"sky\": \"blue\"}"}"#));
+        assert!(!dropped("Be kind. /no_think", "Be kind."));
+        assert!(!dropped("", "") && !dropped("?!", "x"));
+        assert!(dropped("22 degrees", "<user>Weather?"));
+    }
 
     #[test]
     fn words_are_found_in_order_and_white_space_does_not_count() {

@@ -424,6 +424,7 @@ impl TextSetup {
         };
         let mut summary = EncodingSummary {
             dropped_thoughts: answers.iter().filter(drops_thought).count(),
+            dropped_context: usize::from(self.dropped_context(record).is_some()),
             ..EncodingSummary::default()
         };
         let (prompt, answers) = match &record.body {
@@ -447,6 +448,11 @@ impl TextSetup {
             raw && self.template.is_some() && self.options().strings == StringFormat::Text,
         );
         summary
+    }
+
+    /// The first words of what the template leaves out of the prompt of a record.
+    pub(crate) fn dropped_context(&self, record: &Record) -> Option<String> {
+        self.template_for(record).ok()?.dropped_context(record.body.context())
     }
 
     /// An error for a record longer than the context, if the options ask for one.

@@ -110,6 +110,11 @@ pub enum Problem {
         /// The first dropped words.
         words: String,
     },
+    /// The template leaves a system message, tool result or list of tools out of the prompt.
+    DroppedContext {
+        /// The first words, or a tool's name.
+        words: String,
+    },
     /// An answer without content: the model learns to say nothing.
     EmptyAnswer,
     /// It equals an earlier record.
@@ -140,6 +145,7 @@ impl Problem {
             Self::SplitTurns { .. } => "turns apart",
             Self::SpecialInContent { .. } => "special token in content",
             Self::DroppedThought { .. } => "thought cut out",
+            Self::DroppedContext { .. } => "context left out",
             Self::EmptyAnswer => "empty answer",
             Self::Duplicate { .. } => "duplicate",
         }
@@ -195,6 +201,11 @@ impl fmt::Display for Problem {
                 "the chat template drops {words:?} of an answer; it is trained all the same, and \
                  later \
                  turns do not see it"
+            ),
+            Self::DroppedContext { words } => write!(
+                f,
+                "the chat template leaves {words:?} of a system message, a tool result or the tools \
+                 out of the prompt; the model does not see it"
             ),
             Self::EmptyAnswer => f.write_str("an answer is empty: the model learns to say nothing"),
             Self::Duplicate { earlier } => write!(f, "the same as {earlier}"),
@@ -358,6 +369,8 @@ fn inspect_record_with(
             .filter_map(|message| template.dropped_thought(message));
         problems.extend(dropped.map(|words| Problem::DroppedThought { words }));
     }
+    let words = setup.dropped_context(record);
+    problems.extend(words.map(|words| Problem::DroppedContext { words }));
     for Content { part, text, is_empty_answer } in contents(&record.body) {
         if is_empty_answer {
             problems.push(Problem::EmptyAnswer);

@@ -1,11 +1,13 @@
 //! The Jinja environment of chat templates, as in transformers: its filters, functions and methods.
 //!
+//! Lists, mappings and floats are written as in Python by `{{ … }}`, `string` and `tojson`; the
+//! operator `~` and the filter `join` write them as minijinja does.
+//!
 //! Templates are untrusted: fuel bounds their time and memory, `bounds.rs` and `namespaces.rs` the
 //! values, `workers.rs` the stack.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -16,8 +18,9 @@ use minijinja::{Environment, Error, ErrorKind, State, filters};
 use minijinja_contrib::pycompat::unknown_method_callback;
 
 use crate::TextError;
-use crate::bounds::{self, MAX_DEPTH, insert_filters};
+use crate::bounds::{self, insert_filters};
 use crate::namespaces::namespace_used_as_value;
+use crate::python_text::{self, BYTES_PER_FUEL, charge};
 use crate::workers::{self, Failure};
 
 /// Longest source of a template in bytes. Published templates have at most some 20,000.
@@ -25,8 +28,6 @@ const MAX_SOURCE_BYTES: usize = 1 << 16;
 /// Fuel of one rendering: instructions, or [`BYTES_PER_FUEL`] times as many bytes. It lasts a
 /// fraction of a second. Published templates need some hundred instructions per message.
 const FUEL: u64 = 400_000;
-/// Bytes of text that cost one unit of fuel.
-const BYTES_PER_FUEL: usize = 64;
 /// Bytes of conversation that add one unit of fuel: a template reads and writes each a few times.
 const INPUT_BYTES_PER_FUEL: usize = 4;
 
@@ -142,12 +143,52 @@ fn environment() -> Environment<'static> {
     environment.add_filter("groupby", group_by);
     // minijinja has it, Jinja does not.
     environment.remove_filter("zip");
-    environment.add_filter("tojson", to_json);
+    environment.add_filter("tojson", python_text::to_json);
+    environment.add_filter("string", python_text::string);
+    environment.set_formatter(python_text::format);
+    environment.add_filter("int", int);
+    environment.add_filter("float", float);
+    // In minijinja, none is iterable.
+    environment.add_test("iterable", |value: &Value| !value.is_none() && value.try_iter().is_ok());
     // In Jinja, strings and mappings are sequences too.
     environment.add_test("sequence", |value: &Value| {
         matches!(value.kind(), ValueKind::Seq | ValueKind::String | ValueKind::Map)
     });
     environment
+}
+
+/// The filter `int`. What is no number becomes the default, 0, and not an error as in minijinja.
+fn int(
+    state: &State,
+    value: &Value,
+    default: Option<Value>,
+    base: Option<u32>,
+    options: Kwargs,
+) -> Result<Value, Error> {
+    let default = default_of(default, &options, 0.into())?;
+    filters::int(state, &trimmed(value), Some(default), base, options)
+}
+
+/// The filter `float`, with 0.0 as default.
+fn float(
+    state: &State,
+    value: &Value,
+    default: Option<Value>,
+    options: Kwargs,
+) -> Result<Value, Error> {
+    let default = default_of(default, &options, 0.0.into())?;
+    filters::float(state, &trimmed(value), Some(default), options)
+}
+
+/// The default of a filter: given by position, by name, or `otherwise`.
+fn default_of(given: Option<Value>, options: &Kwargs, otherwise: Value) -> Result<Value, Error> {
+    let named: Option<Value> = options.get("default")?;
+    Ok(given.or(named).unwrap_or(otherwise))
+}
+
+/// A text without the white space around it, which Python's numbers may have.
+fn trimmed(value: &Value) -> Value {
+    value.as_str().map_or_else(|| value.clone(), |text| text.trim().into())
 }
 
 /// The filter `groupby`. It nests lists without an assignment, so fuel is charged here, also for
@@ -225,178 +266,4 @@ fn call_method(
         }
     }
     unknown_method_callback(state, value, method, args)
-}
-
-/// Charges fuel for `bytes` of text.
-fn charge(state: &State, bytes: usize) -> Result<(), Error> {
-    state.consume_fuel((bytes / BYTES_PER_FUEL) as u64)
-}
-
-/// The filter `tojson`: Python's `json.dumps`, as in transformers. Jinja's own escapes for HTML.
-#[expect(clippy::needless_pass_by_value, reason = "minijinja passes options by value")]
-fn to_json(state: &State, value: &Value, options: Kwargs) -> Result<String, Error> {
-    let indent: Option<Value> = options.get("indent")?;
-    let indent = indent.filter(|indent| !indent.is_none()).map(|indent| {
-        let text = indent.as_str().map(str::to_owned);
-        text.unwrap_or_else(|| " ".repeat(usize::try_from(indent).unwrap_or(0).min(64)))
-    });
-    let separators: Option<Value> = options.get("separators")?;
-    let separator = |i: usize, default: &str| -> Result<String, Error> {
-        match separators.as_ref().filter(|separators| !separators.is_none()) {
-            Some(separators) => {
-                Ok(separators.get_item(&Value::from(i))?.as_str().unwrap_or(default).to_owned())
-            }
-            None => Ok(default.to_owned()),
-        }
-    };
-    let mut json = JsonWriter {
-        state,
-        item_separator: separator(0, if indent.is_some() { "," } else { ", " })?,
-        key_separator: separator(1, ": ")?,
-        indent,
-        ascii: options.get::<Option<bool>>("ensure_ascii")?.unwrap_or(false),
-        sorted: options.get::<Option<bool>>("sort_keys")?.unwrap_or(false),
-        out: String::new(),
-        charged: 0,
-    };
-    options.assert_all_used()?;
-    json.value(value, 0)?;
-    Ok(json.out)
-}
-
-/// Writes a value as JSON.
-struct JsonWriter<'a, 'v, 'e> {
-    state: &'a State<'v, 'e>,
-    item_separator: String,
-    key_separator: String,
-    indent: Option<String>,
-    ascii: bool,
-    sorted: bool,
-    out: String,
-    /// Bytes of `out` for which fuel is charged.
-    charged: usize,
-}
-
-impl JsonWriter<'_, '_, '_> {
-    fn value(&mut self, value: &Value, depth: usize) -> Result<(), Error> {
-        // Each value costs at least one unit of fuel.
-        charge(self.state, BYTES_PER_FUEL + self.out.len() - self.charged)?;
-        self.charged = self.out.len();
-        let error =
-            |cause: &str| Error::new(ErrorKind::InvalidOperation, format!("tojson: {cause}"));
-        if depth > MAX_DEPTH {
-            return Err(error("lists and objects are nested too deeply"));
-        }
-        match value.kind() {
-            ValueKind::None => self.out.push_str("null"),
-            ValueKind::Bool => self.out.push_str(if value.is_true() { "true" } else { "false" }),
-            ValueKind::Number if value.is_integer() => {
-                let _ = write!(self.out, "{value}");
-            }
-            ValueKind::Number => self.out.push_str(&python_float(f64::try_from(value.clone())?)),
-            ValueKind::String => self.string(value.as_str().unwrap_or_default()),
-            ValueKind::Seq | ValueKind::Iterable => {
-                let mut any = false;
-                self.out.push('[');
-                for item in value.try_iter()? {
-                    self.begin_item(any, depth);
-                    any = true;
-                    self.value(&item, depth + 1)?;
-                }
-                self.end_items(any, depth, ']');
-            }
-            ValueKind::Map => {
-                let mut keys: Vec<Value> = value.try_iter()?.collect();
-                if self.sorted {
-                    keys.sort();
-                }
-                self.out.push('{');
-                for (i, key) in keys.iter().enumerate() {
-                    self.begin_item(i > 0, depth);
-                    match key.kind() {
-                        ValueKind::String => self.string(key.as_str().unwrap_or_default()),
-                        ValueKind::None | ValueKind::Bool | ValueKind::Number => {
-                            self.out.push('"');
-                            self.value(key, depth + 1)?;
-                            self.out.push('"');
-                        }
-                        _ => return Err(error("a key is not a string")),
-                    }
-                    self.out.push_str(&self.key_separator.clone());
-                    self.value(&value.get_item(key)?, depth + 1)?;
-                }
-                self.end_items(!keys.is_empty(), depth, '}');
-            }
-            kind => return Err(error(&format!("{kind} cannot be written as JSON"))),
-        }
-        Ok(())
-    }
-
-    fn begin_item(&mut self, any: bool, depth: usize) {
-        if any {
-            self.out.push_str(&self.item_separator.clone());
-        }
-        self.new_line(depth + 1);
-    }
-
-    fn end_items(&mut self, any: bool, depth: usize, bracket: char) {
-        if any {
-            self.new_line(depth);
-        }
-        self.out.push(bracket);
-    }
-
-    fn new_line(&mut self, depth: usize) {
-        if let Some(indent) = &self.indent {
-            self.out.push('\n');
-            for _ in 0..depth {
-                self.out.push_str(indent);
-            }
-        }
-    }
-
-    fn string(&mut self, text: &str) {
-        self.out.push('"');
-        for c in text.chars() {
-            match c {
-                '"' => self.out.push_str("\\\""),
-                '\\' => self.out.push_str("\\\\"),
-                '\n' => self.out.push_str("\\n"),
-                '\r' => self.out.push_str("\\r"),
-                '\t' => self.out.push_str("\\t"),
-                '\u{8}' => self.out.push_str("\\b"),
-                '\u{c}' => self.out.push_str("\\f"),
-                c if c < ' ' || self.ascii && !c.is_ascii() => {
-                    for unit in c.encode_utf16(&mut [0; 2]) {
-                        let _ = write!(self.out, "\\u{unit:04x}");
-                    }
-                }
-                c => self.out.push(c),
-            }
-        }
-        self.out.push('"');
-    }
-}
-
-/// A float as Python writes it: the shortest digits that round-trip, with an exponent below 1e-4
-/// and from 1e16 on.
-fn python_float(number: f64) -> String {
-    if !number.is_finite() {
-        return if number.is_nan() {
-            "NaN"
-        } else if number > 0.0 {
-            "Infinity"
-        } else {
-            "-Infinity"
-        }
-        .to_owned();
-    }
-    let scientific = format!("{number:e}");
-    let (digits, exponent) = scientific.split_once('e').expect("an exponent is always written");
-    let exponent: i32 = exponent.parse().expect("an exponent is a whole number");
-    if number != 0.0 && !(-4..16).contains(&exponent) {
-        let sign = if exponent < 0 { '-' } else { '+' };
-        return format!("{digits}e{sign}{:02}", exponent.abs());
-    }
-    format!("{number:?}")
 }

@@ -15,6 +15,7 @@
 //! - [`Packed`]: examples concatenated for one training step;
 //! - [`inspect`]: which tokens of a file are trained, and what is wrong with its records.
 
+mod adapt;
 mod bounds;
 mod chunks;
 mod dataset;
@@ -31,6 +32,7 @@ mod options;
 mod packing;
 mod panics;
 mod protobuf;
+mod python_text;
 mod records;
 mod sentencepiece;
 mod shapes;

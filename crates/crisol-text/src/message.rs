@@ -8,9 +8,13 @@ use serde::Serialize as _;
 use serde_json::ser::Formatter;
 use serde_json::{Map, Value, json};
 
+use crate::dropped_text::with_thought;
+
 const ASSISTANT: &str = "assistant";
 /// Fields with the assistant's reasoning. Templates read the first.
 const REASONING_FIELDS: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
+/// The type of a content part with reasoning.
+const THINKING: &str = "thinking";
 /// Roles whose content is a tool call (ShareGPT).
 const TOOL_CALL_ROLES: [&str; 2] = ["function_call", "tool_call"];
 /// Fields that say whether a turn is trained, as in OpenAI, axolotl, verl, torchtune and others.
@@ -69,8 +73,8 @@ impl Message {
 
     /// Parses a message: `role` and `content`, or ShareGPT's `from` and `value`.
     ///
-    /// `content` is a string or a list of `{"type": "text", "text": …}`. Other fields are kept for
-    /// the template. The error is cause and remedy.
+    /// `content` is a string or a list of `{"type": "text", "text": …}`, the assistant's also of
+    /// `{"type": "thinking", "thinking": …}`. Other fields are kept for the template. The error is cause and remedy.
     pub(crate) fn from_json(message: Value) -> Result<Self, CauseAndRemedy> {
         let message_type = json_type(Some(&message));
         let Value::Object(mut raw) = message else {
@@ -109,6 +113,7 @@ impl Message {
         }
         let masked = take_mask(&mut raw, &role)?;
         normalise_tool_calls(&mut raw)?;
+        take_thinking_parts(&mut raw);
         let content = match raw.get("content") {
             Some(Value::String(text)) => text.clone(),
             Some(Value::Array(parts)) => parts.iter().map(part_text).collect::<Result<_, _>>()?,
@@ -209,6 +214,28 @@ fn take_mask(raw: &mut Map<String, Value>, role: &str) -> Result<bool, CauseAndR
         }
     }
     Ok(masked)
+}
+
+/// Moves the parts of type `thinking` (Mistral's) out of the content, to the field of thoughts.
+fn take_thinking_parts(raw: &mut Map<String, Value>) {
+    let Some(Value::Array(parts)) = raw.get_mut("content") else { return };
+    // A thought is text or has parts itself.
+    let thought = |part: &Value| match &part["thinking"] {
+        Value::String(text) => Some(text.clone()),
+        Value::Array(texts) => texts.iter().map(|text| text["text"].as_str()).collect(),
+        _ => None,
+    };
+    let mut thoughts = String::new();
+    parts.retain(|part| match thought(part).filter(|_| part["type"] == THINKING) {
+        Some(text) => {
+            thoughts.push_str(&text);
+            false
+        }
+        None => true,
+    });
+    if !thoughts.is_empty() {
+        raw.entry(REASONING_FIELDS[0]).or_insert(thoughts.into());
+    }
 }
 
 /// Converts tool calls to a list of objects whose arguments are objects, as templates expect.
@@ -362,6 +389,35 @@ impl Message {
     /// The assistant's reasoning, if it is separate from the content.
     pub(crate) fn reasoning(&self) -> Option<&str> {
         REASONING_FIELDS.into_iter().find_map(|key| self.raw.get(key).and_then(Value::as_str))
+    }
+
+    /// The message with its thought as a part of the content, as Mistral's templates read it.
+    pub(crate) fn with_thought_as_part(&self) -> Self {
+        let mut message = self.clone();
+        let thought = json!({"type": THINKING, THINKING: self.reasoning()});
+        let text = json!({"type": "text", "text": self.content});
+        let parts = if self.content.is_empty() { vec![thought] } else { vec![thought, text] };
+        message.raw.insert("content".to_owned(), Value::Array(parts));
+        message
+    }
+
+    /// The message with its thought in the content, in tags.
+    pub(crate) fn with_thought_in_content(&self) -> Self {
+        let mut message = self.without_reasoning();
+        if let Some(thought) = self.reasoning() {
+            message.content = with_thought(thought, &self.content);
+            message.raw.insert("content".to_owned(), message.content.clone().into());
+        }
+        message
+    }
+
+    /// The message without the fields of its thought.
+    pub(crate) fn without_reasoning(&self) -> Self {
+        let mut message = self.clone();
+        for field in REASONING_FIELDS {
+            message.raw.shift_remove(field);
+        }
+        message
     }
 
     /// The names of the called tools.

@@ -60,6 +60,8 @@ pub struct EncodingSummary {
     pub empty_answers: usize,
     /// Trained answers whose thoughts the template drops.
     pub dropped_thoughts: usize,
+    /// Records with a system message, tool result or tools that the template leaves out.
+    pub dropped_context: usize,
 }
 
 impl AddAssign for EncodingSummary {
@@ -73,6 +75,7 @@ impl AddAssign for EncodingSummary {
             raw_prompts,
             empty_answers,
             dropped_thoughts,
+            dropped_context,
         } = other;
         self.records += records;
         self.truncated += truncated;
@@ -82,6 +85,7 @@ impl AddAssign for EncodingSummary {
         self.raw_prompts += raw_prompts;
         self.empty_answers += empty_answers;
         self.dropped_thoughts += dropped_thoughts;
+        self.dropped_context += dropped_context;
     }
 }
 
@@ -97,6 +101,7 @@ impl EncodingSummary {
             raw_prompts,
             empty_answers,
             dropped_thoughts,
+            dropped_context,
         } = *self;
         let mut notes = vec![];
         let mut note = |count: usize, text: String| {
@@ -146,6 +151,13 @@ impl EncodingSummary {
                 "{dropped_thoughts} answers have thoughts that the chat template drops; the \
                  thoughts \
                  are trained all the same, and later turns do not see them"
+            ),
+        );
+        note(
+            dropped_context,
+            format!(
+                "{dropped_context} have a system message, tool result or tools that the chat \
+                 template leaves out; the model does not see them (crisol data inspect shows them)"
             ),
         );
         notes

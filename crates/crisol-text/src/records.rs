@@ -101,6 +101,26 @@ impl Body {
         messages.filter(|message| message.is_trained()).collect()
     }
 
+    /// The messages before the last answer.
+    pub(crate) fn context(&self) -> &[Message] {
+        let prompt = match self {
+            Self::Chat { messages } => {
+                let last = messages.iter().rposition(Message::is_trained);
+                return &messages[..last.unwrap_or(messages.len())];
+            }
+            Self::Completion { prompt, .. }
+            | Self::Rated { prompt, .. }
+            | Self::Preference { prompt, .. }
+            | Self::Problem { prompt, .. }
+            | Self::Prompt { prompt } => prompt,
+            Self::Text { .. } => return &[],
+        };
+        match prompt {
+            Turns::Plain(_) => &[],
+            Turns::Chat(messages) => messages,
+        }
+    }
+
     /// The shape's name in messages to the user.
     pub fn shape(&self) -> &'static str {
         match self {

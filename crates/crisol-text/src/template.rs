@@ -145,6 +145,16 @@ impl ChatTemplate {
         &self.sources
     }
 
+    /// The named tokens: `eos_token`, `bos_token`, ….
+    pub(crate) fn tokens(&self) -> &BTreeMap<String, String> {
+        &self.tokens
+    }
+
+    /// The tools that the assistant may call.
+    pub(crate) fn tools(&self) -> &[serde_json::Value] {
+        &self.tools
+    }
+
     /// The name of the template to use: `tool_use`, if there are tools and such a template.
     fn name(&self) -> &str {
         if !self.tools.is_empty() && self.sources.contains_key(TOOL_USE) {

@@ -18,7 +18,11 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use crate::dropped_text::{THOUGHT_END, THOUGHT_START, first_dropped};
+use serde_json::Value;
+
+use crate::dropped_text::{
+    THOUGHT_END, THOUGHT_START, common_prefix, first_dropped, mostly_dropped, with_thought,
+};
 use crate::template::Rendered;
 use crate::tokenizer::TokenSpans;
 use crate::{ChatTemplate, Example, Message, TextError, Tokenizer};
@@ -55,7 +59,8 @@ impl ChatTemplate {
         let messages = &self.adapt_messages(messages)?;
         let trained =
             messages.iter().enumerate().skip(first).filter(|(_, message)| message.is_trained());
-        let turns = trained.map(|(i, _)| self.turn(messages, i)).collect::<Result<Vec<_>, _>>()?;
+        let turns = trained.map(|(i, _)| self.turn(tokenizer, messages, i));
+        let turns = turns.collect::<Result<Vec<_>, _>>()?;
         let Some((last, earlier)) = turns.split_last() else {
             let ids = tokenizer.encode(&self.render(messages, false)?)?;
             return Ok(vec![Example { trained: vec![false; ids.len()], ids }]);
@@ -104,15 +109,75 @@ impl ChatTemplate {
     }
 
     /// The turn of message `i`, given the messages before it.
-    fn turn(&self, messages: &[Message], i: usize) -> Result<Turn, TextError> {
+    fn turn(
+        &self,
+        tokenizer: &Tokenizer,
+        messages: &[Message],
+        i: usize,
+    ) -> Result<Turn, TextError> {
         match self.rendered_turn(messages, i) {
             Err(error @ (TextError::DroppedText { .. } | TextError::PromptNotPrefix { .. }))
                 if self.may_drop_thought(&messages[i]) && !self.marks_generation() =>
             {
                 self.turn_with_thought(messages, i)?.ok_or(error)
             }
-            turn => turn,
+            Ok(turn) => Ok(self.without_end_of_conversation(tokenizer, &messages[..=i], turn)),
+            error => error,
         }
+    }
+
+    /// The turn without an `eos_token` that the template writes only where a conversation ends,
+    /// after the token that ends the turn (Phi-3's). The model stops at the end of its turn.
+    fn without_end_of_conversation(
+        &self,
+        tokenizer: &Tokenizer,
+        messages: &[Message],
+        mut turn: Turn,
+    ) -> Turn {
+        /// Longest token that may end a turn.
+        const MAX_TOKEN_BYTES: usize = 64;
+        let ([span], Some(eos), false) =
+            (turn.spans.as_slice(), self.tokens().get("eos_token"), self.marks_generation())
+        else {
+            return turn;
+        };
+        let answer = turn.answer[span.clone()].trim_end();
+        let Some(rest) = answer.strip_suffix(eos.as_str()).map(str::trim_end) else { return turn };
+        let tail = rest.floor_char_boundary(rest.len().saturating_sub(MAX_TOKEN_BYTES));
+        let last = tokenizer.encode(&rest[tail..]).ok().and_then(|ids| ids.last().copied());
+        if !last.is_some_and(|id| self.ends_turn(tokenizer, id)) {
+            return turn;
+        }
+        let continued = self.render(&[messages, &[Message::user("a")]].concat(), false);
+        let start = turn.prompt.len() + span.start;
+        let ends_before = continued.is_ok_and(|text| {
+            text.get(start..)
+                .and_then(|text| text.strip_prefix(rest))
+                .is_some_and(|text| !text.trim_start().starts_with(eos.as_str()))
+        });
+        if ends_before {
+            let shorter = span.start..span.start + rest.len();
+            turn.spans = vec![shorter];
+        }
+        turn
+    }
+
+    /// The first words of a system message, tool result or list of tools that the template leaves
+    /// out of the prompt after `messages`, if it does.
+    ///
+    /// Templates write some of them in another form, so only what is mostly lost counts.
+    pub(crate) fn dropped_context(&self, messages: &[Message]) -> Option<String> {
+        let context = || messages.iter().filter(|m| !m.is_assistant() && m.role != "user");
+        if self.tools().is_empty() && context().next().is_none() {
+            return None;
+        }
+        let prompt = self.render(&self.adapt_messages(messages).ok()?, true).ok()?;
+        let lost = context().find_map(|message| mostly_dropped(&prompt, &message.content));
+        lost.or_else(|| {
+            let names: Vec<&str> = self.tools().iter().filter_map(tool_name).collect();
+            let listed = names.iter().any(|name| prompt.contains(name));
+            names.first().filter(|_| !listed).map(|&name| name.to_owned())
+        })
     }
 
     /// The first words of a thought that the template drops from an answer, if it does.
@@ -120,7 +185,9 @@ impl ChatTemplate {
         if !self.may_drop_thought(message) {
             return None;
         }
-        first_dropped(&self.render(&[Message::user("a"), message.clone()], false).ok()?, message)
+        let conversation = [Message::user("a"), message.clone()];
+        let adapted = self.adapt_messages(&conversation).ok()?;
+        first_dropped(&self.render(&adapted, false).ok()?, message)
     }
 
     /// Whether a message has a thought, in its content or a separate field, and the template
@@ -145,8 +212,7 @@ impl ChatTemplate {
         }
         let text = match message.reasoning() {
             Some(thought) if !message.content.contains(THOUGHT_END) => {
-                let (thought, answer) = (thought.trim(), message.content.trim());
-                format!("{THOUGHT_START}\n{thought}\n{THOUGHT_END}\n\n{answer}")
+                with_thought(thought, &message.content)
             }
             _ => message.content.trim().to_owned(),
         };
@@ -201,13 +267,24 @@ impl ChatTemplate {
         self.check_turn(Turn { answer: answer.to_owned(), prompt, spans }, i, message)
     }
 
-    /// The answer as rendered with only the message before it.
+    /// The answer as rendered with only the message before it, or after answers without thoughts.
     ///
-    /// Some templates render that message differently once it is answered, but not the answer:
-    /// Mistral's puts the system message into the last user message.
+    /// Some templates render earlier messages differently once there is an answer, but not the
+    /// answer: Mistral's puts the system message into the last user message, gpt-oss's drops the
+    /// thoughts before tool calls.
     fn answer_without_history(&self, messages: &[Message], i: usize) -> Option<String> {
-        let prompt = self.render(messages.get(i.checked_sub(1)?..i)?, true).ok()?;
-        let text = self.render(&messages[i - 1..=i], false).ok()?;
+        let last = messages.get(i.checked_sub(1)?..i)?;
+        self.answer_after(last, &messages[i]).or_else(|| {
+            let history: Vec<Message> =
+                messages[..i].iter().map(Message::without_reasoning).collect();
+            self.answer_after(&history, &messages[i])
+        })
+    }
+
+    /// What an answer adds to the prompt after `history`.
+    fn answer_after(&self, history: &[Message], answer: &Message) -> Option<String> {
+        let prompt = self.render(history, true).ok()?;
+        let text = self.render(&[history, std::slice::from_ref(answer)].concat(), false).ok()?;
         Some(text.strip_prefix(prompt.as_str())?.trim_end().to_owned())
     }
 
@@ -263,67 +340,6 @@ impl ChatTemplate {
         }
     }
 
-    /// The messages in a form that the template supports.
-    ///
-    /// Content in parts stays a list if the template renders all of its text, and becomes one
-    /// string otherwise. Tool arguments become JSON text if the template needs it.
-    pub(crate) fn adapt_messages<'m>(
-        &self,
-        messages: &'m [Message],
-    ) -> Result<Cow<'m, [Message]>, TextError> {
-        if self.needs_arguments_as_text(messages) {
-            let messages: Vec<Message> =
-                messages.iter().map(Message::with_arguments_as_text).collect();
-            return Ok(Cow::Owned(self.adapt_parts(&messages)?.into_owned()));
-        }
-        self.adapt_parts(messages)
-    }
-
-    /// Whether the template concatenates tool arguments with text, as `DeepSeek`'s do. Then they
-    /// must be JSON text, not an object.
-    fn needs_arguments_as_text(&self, messages: &[Message]) -> bool {
-        let arguments: Vec<String> = messages.iter().flat_map(Message::arguments_as_text).collect();
-        if arguments.is_empty() {
-            return false;
-        }
-        let objects: Vec<Message> = messages.iter().map(Message::with_joined_parts).collect();
-        let strings: Vec<Message> = objects.iter().map(Message::with_arguments_as_text).collect();
-        let contains_all = |text: &String| arguments.iter().all(|json| text.contains(json));
-        let as_objects = self.render(&objects, false);
-        !as_objects.is_ok_and(|text| contains_all(&text))
-            && self.render(&strings, false).is_ok_and(|text| contains_all(&text))
-    }
-
-    fn adapt_parts<'m>(&self, messages: &'m [Message]) -> Result<Cow<'m, [Message]>, TextError> {
-        if !messages.iter().any(Message::has_parts) {
-            return Ok(Cow::Borrowed(messages));
-        }
-        let joined: Vec<Message> = messages.iter().map(Message::with_joined_parts).collect();
-        let (as_parts, as_strings) = (self.render(messages, false), self.render(&joined, false));
-        let parts = || messages.iter().enumerate().filter(|(_, message)| message.has_parts());
-        // A template that prints the list itself writes the key `type` of each part.
-        let printed_keys =
-            |text: &str| text.matches("\"type\"").count() + text.matches("'type'").count();
-        if let Ok(text) = &as_parts {
-            let complete = parts().all(|(_, message)| first_dropped(text, message).is_none());
-            let prints_list = |string: &String| printed_keys(text) > printed_keys(string);
-            if complete && !as_strings.as_ref().is_ok_and(prints_list) {
-                return Ok(Cow::Borrowed(messages));
-            }
-        }
-        let text = as_strings?;
-        // Assistant messages are checked when trained, because earlier thoughts may be dropped.
-        let missing = parts()
-            .filter(|(_, message)| !message.is_assistant())
-            .find_map(|(i, message)| Some((i, message, first_dropped(&text, message)?)));
-        match missing {
-            Some((i, message, words)) => {
-                Err(TextError::DroppedText { message: i, role: message.role.clone(), words })
-            }
-            None => Ok(Cow::Owned(joined)),
-        }
-    }
-
     /// Sets `trained` for the tokens of `text` that overlap `spans`.
     fn mark_trained(
         &self,
@@ -374,6 +390,11 @@ fn tokens_split_at(tokenizer: &Tokenizer, text: &str, tokens: &TokenSpans, seam:
         })
 }
 
+/// The name in a tool's schema.
+fn tool_name(tool: &Value) -> Option<&str> {
+    tool.get("function").unwrap_or(tool).get("name")?.as_str()
+}
+
 fn no_end_of_turn(trained: &str) -> TextError {
     let ending: Vec<char> = trained.chars().rev().take(20).collect();
     TextError::NoEndOfTurn { ending: ending.into_iter().rev().collect() }
@@ -381,12 +402,7 @@ fn no_end_of_turn(trained: &str) -> TextError {
 
 /// The error of a turn that does not start with its prompt: dropped text, if there is any.
 fn prompt_not_prefix(i: usize, message: &Message, prompt: &str, answered: &str) -> TextError {
-    let common: usize = prompt
-        .chars()
-        .zip(answered.chars())
-        .take_while(|(a, b)| a == b)
-        .map(|(c, _)| c.len_utf8())
-        .sum();
+    let common = common_prefix(prompt, answered);
     if let Some(words) = first_dropped(answered, message) {
         return TextError::DroppedText { message: i, role: message.role.clone(), words };
     }

@@ -202,3 +202,28 @@ fn answers_equal_within_the_context_and_empty_answers_are_found() {
     assert!(found[1].contains(&"empty answer") && found[2].contains(&"empty answer"), "{found:?}");
     assert!(!kinds(&inspect(text, 9))[0].contains(&"equal answers"));
 }
+
+/// A template that knows neither tools nor system messages. Records are trained without them.
+#[test]
+fn context_that_the_template_leaves_out_is_counted() {
+    let source = "{% for m in messages %}{% if m.role in ['user', 'assistant'] %}\
+                  {{ m.content + eos_token }}{% endif %}{% endfor %}";
+    let tokenizer = fixture::train(&fixture::special(&["</s>"]));
+    let setup = fixture::folder_setup(&tokenizer, source, None, "</s>");
+    let turns = r#"{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}"#;
+    let tools = r#"[{"type": "function", "function": {"name": "weather", "parameters": {}}}]"#;
+    let records = [
+        format!(r#"{{"messages": [{turns}]}}"#),
+        format!(r#"{{"messages": [{{"role": "system", "content": "Be brief."}}, {turns}]}}"#),
+        format!(r#"{{"messages": [{turns}, {turns}], "tools": {tools}}}"#),
+    ];
+    let inspection = inspect_with(&setup, &records.join("\n"), 99);
+    let left_out = "context left out";
+    assert_eq!(kinds(&inspection), [vec![], vec![left_out], vec![left_out]]);
+    let records = parse_jsonl_lines("f", records.join("\n").as_bytes()).unwrap();
+    let counts = records.into_iter().map(|record| {
+        let encoded = setup.supervised(&record.unwrap(), 99).unwrap();
+        (encoded.examples.len(), encoded.summary.dropped_context)
+    });
+    assert_eq!(counts.collect::<Vec<_>>(), [(1, 0), (1, 1), (1, 1)]);
+}

@@ -267,6 +267,39 @@ fn python_methods_and_filters_work() {
     assert_eq!(render("{% if tools is defined and tools %}x{% endif %}{{ nothing }}y"), "y");
 }
 
+/// Expected values are from Python's Jinja.
+#[test]
+fn values_are_written_and_read_as_in_python() {
+    for (source, expected) in [
+        (
+            r#"{{ [1, true, none, 0.5, 1e16, 'a\'b', {'k': ["é\n\u200b\""]}] }}"#,
+            r#"[1, True, None, 0.5, 1e+16, "a'b", {'k': ['é\n\u200b"']}]"#,
+        ),
+        (
+            "{{ {'a': 1.0}|string + (1.5|string) + (2|string) }} {{ [] }} {{ {} }}",
+            "{'a': 1.0}1.52 [] {}",
+        ),
+        (
+            "{{ '12'|int }} {{ ' 12 '|int }} {{ '1.9'|int }} {{ 'x'|int }} {{ 'x'|int(7) }} \
+             {{ none|int(default=3) }} {{ 'ff'|int(0, 16) }} {{ [1]|int }}",
+            "12 12 1 0 7 3 255 0",
+        ),
+        (
+            "{{ '1.5'|float }} {{ ' 2 '|float }} {{ 'x'|float }} {{ 'x'|float(7) }} \
+             {{ none|float }} {{ {}|float(default=3) }}",
+            "1.5 2.0 0.0 7 0.0 3",
+        ),
+        (
+            "{{ none is iterable }} {{ nothing is iterable }} {{ 'a' is iterable }} \
+             {{ [] is iterable }} {{ {} is iterable }} {{ 1 is iterable }}",
+            "False True True True True False",
+        ),
+    ] {
+        let rendered = template(source, "", "").render(&[], false).unwrap();
+        assert_eq!(rendered, expected, "{source}");
+    }
+}
+
 #[test]
 fn errors_name_the_line() {
     let error = template("a\nb {{ raise_exception('no ' + messages[0].role) }}", "", "")

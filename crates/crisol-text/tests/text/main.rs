@@ -14,6 +14,7 @@ mod parity;
 mod records;
 mod sentencepiece;
 mod shapes;
+mod stock_templates;
 mod stop;
 mod templates;
 mod tokenizer;

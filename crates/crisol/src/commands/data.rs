@@ -246,6 +246,7 @@ fn is_error(problem: &Problem) -> bool {
         Problem::TooLong { context, prompt, .. } => prompt >= context,
         Problem::SpecialInContent { .. }
         | Problem::DroppedThought { .. }
+        | Problem::DroppedContext { .. }
         | Problem::EmptyAnswer
         | Problem::Duplicate { .. }
         | Problem::EqualAnswers
