@@ -93,7 +93,8 @@ def crisol(kind, path, what, inputs):
     done = subprocess.run([TOKENS, kind, str(path), what], input=text, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{kind} {path}: {done.stderr}")
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    # Not splitlines: a text may contain U+0085.
+    return [json.loads(line) for line in done.stdout.split("\n") if line]
 
 
 def compare(name, inputs, ours, theirs, loses=None):

@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 use crisol_engine::{Adapter, Device, Init, ParamId, ParamSpec, Params, Role};
 use crisol_hub::{FloatType, HubError, Tensor, Tensors, resolve_folder, write_tensors};
-use crisol_text::TextSetup;
+use crisol_text::{TOKENIZER_FILES, TextSetup};
 
 pub use self::files::{AdapterFiles, AdapterModule};
 
@@ -435,7 +435,7 @@ pub(crate) fn text_source(folder: &Path) -> Result<PathBuf, ModelError> {
 }
 
 fn has_tokenizer(folder: &Path) -> bool {
-    ["tokenizer.json", "tokenizer.model"].iter().any(|file| folder.join(file).exists())
+    TOKENIZER_FILES.iter().any(|file| folder.join(file).exists())
 }
 
 /// Refuses an adapter where a whole model is needed.

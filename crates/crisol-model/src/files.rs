@@ -12,7 +12,7 @@ use crisol_engine::{ParamSpec, WeightFormat};
 use crisol_hub::{
     FloatType, GgmlType, Gguf, HubError, Tensor, Tensors, Values, write_folder_atomically,
 };
-use crisol_text::TextSetup;
+use crisol_text::{TOKENIZER_FILES, TextSetup};
 
 use crate::checkpoint::{
     FileTensor, Folder, OpenedWeights, TensorGroup, check_vocab, open_weights, write_files,
@@ -103,8 +103,7 @@ impl ModelFiles {
             }
             Weights::Gguf(gguf) => gguf::text(gguf, &self.path)?,
             Weights::Folder(..) => {
-                let files = ["tokenizer.json", "tokenizer.model"];
-                if !files.iter().any(|file| self.path.join(file).exists()) {
+                if !TOKENIZER_FILES.iter().any(|file| self.path.join(file).exists()) {
                     return Ok(None);
                 }
                 TextSetup::load(&self.path)?

@@ -3,7 +3,7 @@
 //! `tokens KIND PATH encode|plain|decode|save`
 //!
 //! KIND is the type of PATH: `folder` (a model's), `json` (a `tokenizer.json`), `model`
-//! (sentencepiece's) or `gguf` (a [`GgufVocab`] as JSON). Each input line is a JSON string (a text,
+//! (sentencepiece's), `tekken` (Mistral's) or `gguf` (a [`GgufVocab`] as JSON). Each input line is a JSON string (a text,
 //! or a folder to save to) or a list of ids. Each output line is JSON: ids, text, or an object with
 //! `error`.
 
@@ -15,7 +15,9 @@ use serde_json::{Value, json};
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [kind, path, action] = arguments.as_slice() else {
-        return Err("usage: tokens folder|json|model|gguf PATH encode|plain|decode|save".into());
+        return Err(
+            "usage: tokens folder|json|model|tekken|gguf PATH encode|plain|decode|save".into()
+        );
     };
     let setup = match kind.as_str() {
         "folder" => Some(TextSetup::load(path)?),
@@ -29,7 +31,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         (_, Some(setup)) => setup.tokenizer.clone(),
         ("json", _) => Tokenizer::from_file(path)?,
         ("model", _) => Tokenizer::from_sentencepiece(&std::fs::read(path)?, path)?,
-        (other, _) => return Err(format!("{other}: not folder, json, model or gguf").into()),
+        ("tekken", _) => Tokenizer::from_tekken(&std::fs::read(path)?, path)?,
+        (other, _) => return Err(format!("{other}: not a kind of file").into()),
     };
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     for line in std::io::stdin().lock().lines() {

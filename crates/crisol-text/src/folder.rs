@@ -2,7 +2,7 @@
 //!
 //! | file | content |
 //! |---|---|
-//! | `tokenizer.json` or `tokenizer.model` | vocabulary |
+//! | `tokenizer.json`, `tokenizer.model` or `tekken.json` | vocabulary |
 //! | `tokenizer_config.json` | named tokens, chat template |
 //! | `special_tokens_map.json` | named tokens |
 //! | `chat_template.jinja` | chat template; takes precedence |
@@ -17,12 +17,17 @@ use serde_json::{Map, Value, json};
 
 use crate::message::json_type;
 use crate::sentencepiece::{Piece, PieceKind, Vocabulary};
+use crate::tekken;
 use crate::template::DEFAULT;
 use crate::{ChatTemplate, END_OF_TEXT, TextError, TextOptions, Tokenizer};
 
 const TOKENIZER: &str = "tokenizer.json";
 /// Read if there is no `tokenizer.json`.
 const SENTENCEPIECE: &str = "tokenizer.model";
+/// Mistral's; read if there is neither.
+const TEKKEN: &str = "tekken.json";
+/// The files that may hold a vocabulary, the first first.
+pub const TOKENIZER_FILES: [&str; 3] = [TOKENIZER, SENTENCEPIECE, TEKKEN];
 /// Tokens added to those of `tokenizer.model`, as saved by older versions of transformers.
 const ADDED_TOKENS: &str = "added_tokens.json";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
@@ -90,16 +95,16 @@ impl TextSetup {
 
     /// Reads a model folder.
     ///
-    /// Required are `tokenizer.json` or `tokenizer.model`, and an end-of-text token in one of the
-    /// configuration files.
+    /// Required are one of [`TOKENIZER_FILES`], and an end-of-text token in one of the configuration
+    /// files (Mistral's `tekken.json` has one).
     pub fn load(dir: impl AsRef<Path>) -> Result<Self, TextError> {
         let dir = dir.as_ref();
         let mut tokenizer_config = read_object(&dir.join(TOKENIZER_CONFIG))?;
         let special_tokens = read_object(&dir.join(SPECIAL_TOKENS))?;
-        let tokenizer = match read_bytes(&dir.join(SENTENCEPIECE))? {
-            Some(bytes) if !dir.join(TOKENIZER).exists() => {
-                sentencepiece(dir, &bytes, &mut tokenizer_config, &special_tokens)?
-            }
+        let file = TOKENIZER_FILES.into_iter().find(|file| dir.join(file).exists());
+        let tokenizer = match file {
+            Some(SENTENCEPIECE) => sentencepiece(dir, &mut tokenizer_config, &special_tokens)?,
+            Some(TEKKEN) => tekken(dir, &mut tokenizer_config, &special_tokens)?,
             _ => Tokenizer::from_file(dir.join(TOKENIZER))?,
         };
         let generation_config = read_object(&dir.join(GENERATION_CONFIG))?;
@@ -310,13 +315,11 @@ pub(crate) type Templates = (String, BTreeMap<String, String>);
 /// the configuration.
 fn sentencepiece(
     dir: &Path,
-    bytes: &[u8],
     config: &mut Map<String, Value>,
     special_tokens: &Map<String, Value>,
 ) -> Result<Tokenizer, TextError> {
-    let path = dir.join(SENTENCEPIECE);
-    let file = path.display().to_string();
-    let mut vocabulary = Vocabulary::parse(bytes, &file)?;
+    let (file, bytes) = read_bytes(&dir.join(SENTENCEPIECE))?;
+    let mut vocabulary = Vocabulary::parse(&bytes, &file)?;
     add_tokens(dir, &mut vocabulary, config, special_tokens)?;
     let flag = |name: &str| config.get(name).and_then(Value::as_bool);
     vocabulary.prefix_first_only = flag("legacy") == Some(false);
@@ -341,6 +344,25 @@ fn sentencepiece(
     // loading the saved one.
     config.insert("tokenizer_class".to_owned(), json!("PreTrainedTokenizerFast"));
     vocabulary.tokenizer(&file)
+}
+
+/// The tokenizer of a folder with a `tekken.json`. Adds its named tokens to the configuration, which
+/// Mistral's own folders lack.
+fn tekken(
+    dir: &Path,
+    config: &mut Map<String, Value>,
+    special_tokens: &Map<String, Value>,
+) -> Result<Tokenizer, TextError> {
+    let (file, bytes) = read_bytes(&dir.join(TEKKEN))?;
+    let tokenizer = Tokenizer::from_tekken(&bytes, &file)?;
+    let named = named_tokens(config, special_tokens);
+    for (name, token) in tekken::NAMED {
+        if !named.contains_key(name) && tokenizer.token_id(token).is_some() {
+            config.insert(name.to_owned(), json!(token));
+        }
+    }
+    config.insert("tokenizer_class".to_owned(), json!("PreTrainedTokenizerFast"));
+    Ok(tokenizer)
 }
 
 /// Adds the folder's tokens that are not in its `tokenizer.model`.
@@ -512,13 +534,11 @@ fn read_text(path: &Path) -> Result<Option<String>, TextError> {
     }
 }
 
-/// A file's bytes, or `None` if there is no such file.
-fn read_bytes(path: &Path) -> Result<Option<Vec<u8>>, TextError> {
-    match fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(TextError::Read { path: path.to_owned(), source }),
-    }
+/// A file's path, as errors name it, and its bytes.
+fn read_bytes(path: &Path) -> Result<(String, Vec<u8>), TextError> {
+    let bytes =
+        fs::read(path).map_err(|source| TextError::Read { path: path.to_owned(), source })?;
+    Ok((path.display().to_string(), bytes))
 }
 
 /// A JSON object; empty if there is no such file.

@@ -84,8 +84,8 @@ enum Split {
 
 /// The known pre-tokenizers, from the `tokenizer.json` of: GPT-2; `SmolLM2` and `StarCoder` 2;
 /// Llama 3; DBRX and `OLMo` 2 (cl100k); Qwen 2 and 3; `DeepSeek` V3; `OLMo` 1 (GPT-NeoX); Llama 4
-/// (o200k).
-const PRE_TOKENIZERS: [PreTokenizer; 8] = [
+/// and gpt-oss (o200k); Mistral Nemo (tekken).
+const PRE_TOKENIZERS: [PreTokenizer; 9] = [
     PreTokenizer {
         names: &["gpt-2", "default"],
         nfc: false,
@@ -136,17 +136,25 @@ const PRE_TOKENIZERS: [PreTokenizer; 8] = [
         add_bos: false,
     },
     PreTokenizer {
-        names: &["llama4"],
+        names: &["llama4", "gpt-4o"],
         nfc: false,
         split: Split::Patterns(&[O200K]),
         ignore_merges: true,
         add_bos: false,
+    },
+    PreTokenizer {
+        names: &["tekken"],
+        nfc: false,
+        split: Split::Patterns(&[TEKKEN]),
+        ignore_merges: true,
+        add_bos: true,
     },
 ];
 
 const CL100K: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const O200K: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const DEEPSEEK_V3: [&str; 3] = [
     r"\p{N}{1,3}",
     "[\u{4e00}-\u{9fa5}\u{3040}-\u{309f}\u{30a0}-\u{30ff}]+",

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! - [`Tokenizer`]: byte-level BPE, trained here or read from a `tokenizer.json`, a sentencepiece
-//!   `tokenizer.model` or the [`GgufVocab`] of a GGUF file;
+//!   `tokenizer.model`, Mistral's `tekken.json` or the [`GgufVocab`] of a GGUF file;
 //! - [`ChatTemplate`]: a Jinja template that renders messages and encodes conversations;
 //! - [`records()`]: the [`Record`]s of data files, in all supported formats and shapes;
 //! - [`TextSetup`]: tokenizer, chat template and stop tokens of one model folder. It encodes
@@ -38,6 +38,7 @@ mod sentencepiece;
 mod shapes;
 mod stop;
 mod tags;
+mod tekken;
 mod template;
 mod tokenizer;
 mod turns;
@@ -51,7 +52,7 @@ pub use dataset::{
 };
 pub use error::TextError;
 pub use examples::{Encoded, Example, PreferenceExample, ProblemExample, encode_records};
-pub use folder::TextSetup;
+pub use folder::{TOKENIZER_FILES, TextSetup};
 pub use gguf_vocab::GgufVocab;
 pub use message::Message;
 pub use options::{EncodingSummary, OverlongPolicy, StringFormat, TextOptions};

@@ -392,7 +392,7 @@ impl AddedTokens {
 }
 
 /// GPT-2's characters for bytes: printable Latin-1 characters, and U+0100 and following for others.
-fn byte_characters() -> [char; 256] {
+pub(crate) fn byte_characters() -> [char; 256] {
     let mut others = '\u{100}'..;
     std::array::from_fn(|byte| match byte as u8 {
         byte @ (b'!'..=b'~' | 0xA1..=0xAC | 0xAE..=0xFF) => char::from(byte),

@@ -8,7 +8,7 @@ use crisol_model::{
     Checkpoint, Head, Model, ModelFiles, load_config, load_model_for_inference, skipped_tensors,
     with_adapter,
 };
-use crisol_text::TextSetup;
+use crisol_text::{TOKENIZER_FILES, TextSetup};
 
 use crate::console::say;
 use crate::error::CliError;
@@ -87,7 +87,7 @@ impl ModelArgs {
 }
 
 fn has_tokenizer(folder: &Path) -> bool {
-    ["tokenizer.json", "tokenizer.model"].iter().any(|file| folder.join(file).exists())
+    TOKENIZER_FILES.iter().any(|file| folder.join(file).exists())
 }
 
 /// A model whose tokenizer may be missing: token ids are enough to run it.

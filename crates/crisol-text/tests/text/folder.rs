@@ -95,6 +95,31 @@ fn saving_and_loading_changes_nothing() {
     }
 }
 
+/// Mistral's own folders have a `tekken.json` and no configuration of the tokenizer.
+#[test]
+fn a_tekken_file_is_the_tokenizer_and_names_its_tokens() {
+    let seed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds/tekken/small.json");
+    let dir = tempfile::tempdir().unwrap();
+    fs::copy(seed, dir.path().join("tekken.json")).unwrap();
+    let template = "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}\
+                    [INST]{{ m.content }}[/INST]{% else %}{{ m.content + eos_token }}{% endif %}\
+                    {% endfor %}";
+    fs::write(dir.path().join("chat_template.jinja"), template).unwrap();
+    let setup = TextSetup::load(dir.path()).unwrap();
+    assert_eq!((setup.eos, setup.stop_ids.clone()), (2, vec![2]));
+    let turns = [Message::user("the"), Message::assistant("12")];
+    let examples = setup.chat(&turns).unwrap();
+    // Special tokens come first: byte b has the id 8 + b, `the` the rank 258.
+    let (the, twelve) = (8 + 258, 8 + 260);
+    assert_eq!(examples[0].ids, [1, 3, the, 4, twelve, 2]);
+    assert_eq!(examples[0].trained, [false, false, false, false, true, true]);
+    let saved = tempfile::tempdir().unwrap();
+    setup.save(saved.path()).unwrap();
+    let loaded = TextSetup::load(saved.path()).unwrap();
+    assert_eq!(loaded.chat(&turns).unwrap(), examples);
+    assert_eq!((loaded.eos, loaded.stop_ids), (setup.eos, setup.stop_ids));
+}
+
 #[test]
 fn fields_of_a_foreign_folder_are_kept() {
     let template = "{% for m in messages %}{{ bos_token + m.content + eos_token }}{% endfor %}";

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use crisol_text::TOKENIZER_FILES;
 use serde::Serialize;
 
 use super::cache::Cache;
@@ -47,8 +48,7 @@ impl Pulled {
     }
 
     fn has_tokenizer(&self) -> bool {
-        let tokenizer =
-            |file: &PulledFile| matches!(file.name.as_str(), "tokenizer.json" | "tokenizer.model");
+        let tokenizer = |file: &PulledFile| TOKENIZER_FILES.contains(&file.name.as_str());
         self.file.is_some() || self.files.iter().any(tokenizer)
     }
 }

@@ -10,12 +10,16 @@ use serde::Deserialize;
 use super::id::{is_gguf, is_safe_path};
 use super::{ModelId, Need};
 
+/// Read only where there is no `tokenizer.json`, and large.
+const TEKKEN: &str = "tekken.json";
+
 /// Config, tokenizer and chat template files; a repository has some of them.
-const TEXT: [&str; 10] = [
+const TEXT: [&str; 11] = [
     "config.json",
     "generation_config.json",
     "tokenizer.json",
     "tokenizer.model",
+    TEKKEN,
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
@@ -53,6 +57,9 @@ pub(super) fn choose(
     let has = |name: &str| names.contains(name);
     let mut files: Vec<String> =
         TEXT.iter().filter(|name| has(name)).map(|&name| name.to_owned()).collect();
+    if has("tokenizer.json") {
+        files.retain(|name| name != TEKKEN);
+    }
     if !has("config.json") {
         return Err(no_model(id, names));
     }
