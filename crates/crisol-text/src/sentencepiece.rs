@@ -132,7 +132,33 @@ impl Vocabulary {
         vocabulary.read(bytes).map_err(|(location, cause)| {
             unusable(file, &format!("{location}: {cause}"), NOT_READABLE)
         })?;
+        vocabulary.write_merged_bytes_as_text();
         Ok(vocabulary)
+    }
+
+    /// Makes byte pieces of ASCII characters text pieces if longer pieces contain them.
+    ///
+    /// sentencepiece merges characters that are no pieces themselves, such as Gemma's tabs. The
+    /// tokenizers library merges only tokens. The ids are the same, also without merges.
+    fn write_merged_bytes_as_text(&mut self) {
+        let mut merged = [false; 128];
+        let texts = self.pieces.iter().filter(|piece| piece.kind == PieceKind::Normal);
+        for byte in texts.clone().flat_map(|piece| piece.text.bytes()).filter(u8::is_ascii) {
+            merged[usize::from(byte)] = true;
+        }
+        for byte in texts.filter_map(|piece| <[u8; 1]>::try_from(piece.text.as_bytes()).ok()) {
+            if byte[0].is_ascii() {
+                merged[usize::from(byte[0])] = false;
+            }
+        }
+        for (byte, _) in (0..128u8).zip(merged).filter(|(_, merged)| *merged) {
+            let text = format!("<0x{byte:02X}>");
+            let is_byte = |piece: &&mut Piece| piece.kind == PieceKind::Byte && piece.text == text;
+            if let Some(piece) = self.pieces.iter_mut().find(is_byte) {
+                piece.text = char::from(byte).to_string();
+                piece.kind = PieceKind::Normal;
+            }
+        }
     }
 
     /// The tokenizer, built from the contents of a `tokenizer.json`.
@@ -197,8 +223,12 @@ impl Vocabulary {
             };
             return Err(unusable(file, &cause, "get the file again"));
         }
-        let has_byte = |byte: u32| ids.contains_key(format!("<0x{byte:02X}>").as_str());
-        if self.unk.is_none() && !(self.byte_fallback && (0..256).all(has_byte)) {
+        let has_byte = |byte: u8| {
+            let character = char::from(byte).to_string();
+            byte.is_ascii() && ids.contains_key(character.as_str())
+                || ids.contains_key(format!("<0x{byte:02X}>").as_str())
+        };
+        if self.unk.is_none() && !(self.byte_fallback && (0..=255).all(has_byte)) {
             let cause = "it has neither an unknown piece nor all bytes, so some characters would \
                          be \
                          dropped silently";

@@ -150,6 +150,25 @@ fn unknown_characters_become_bytes_and_round_trip() {
     assert_eq!(tokenizer.decode(&broken, false), "\u{FFFD}\u{FFFD}a\u{FFFD}");
 }
 
+/// Gemma has pieces of tabs, but the tab itself is a byte.
+#[test]
+fn characters_that_are_only_bytes_are_merged() {
+    let mut pieces = pieces();
+    let tabs = u32::try_from(pieces.len()).unwrap();
+    pieces.push(("\t\t".to_owned(), -1.0, NORMAL));
+    let trainer = [number(3, 2), number(35, 1)];
+    let normalizer = [number(3, 0), number(4, 0)];
+    let tokenizer = Tokenizer::from_sentencepiece(&model(&pieces, &trainer, &normalizer), "t");
+    let tokenizer = tokenizer.unwrap();
+    let (tab, newline) = (3 + 9, 3 + 10);
+    for (text, ids) in
+        [("\t", vec![tab]), ("\t\n", vec![tab, newline]), ("\t\t\t\t\t", vec![tabs, tabs, tab])]
+    {
+        assert_eq!(tokenizer.encode(text).unwrap(), ids, "{text:?}");
+        assert_eq!(tokenizer.decode(&ids, false), text);
+    }
+}
+
 #[test]
 fn bos_is_added_only_with_special_tokens() {
     let tokenizer = tokenizer();
