@@ -99,7 +99,7 @@ def qwen3(r, longest):
 def qwen2(r, longest):
     shape = common(r, longest)
     del shape["head_dim"]
-    # Heads wider than 2: transformers' dynamic scaling divides by `width - 2`, and Crisol refuses it.
+    # Wider than 2: transformers' dynamic scaling divides by `width - 2`, and Crisol refuses it.
     shape["hidden_size"] = shape["num_attention_heads"] * r.choice([4, 6, 8])
     return shape | windows(r, longest, shape["num_hidden_layers"])
 
