@@ -3,9 +3,9 @@
 //! `tokens KIND PATH encode|plain|decode|save`
 //!
 //! KIND is the type of PATH: `folder` (a model's), `json` (a `tokenizer.json`), `model`
-//! (sentencepiece's), `tekken` (Mistral's) or `gguf` (a [`GgufVocab`] as JSON). Each input line is a JSON string (a text,
-//! or a folder to save to) or a list of ids. Each output line is JSON: ids, text, or an object with
-//! `error`.
+//! (sentencepiece's), `tekken` (Mistral's) or `gguf` (a [`GgufVocab`] as JSON). Each input line is
+//! a JSON string (a text, or a folder to save to) or a list of ids. Each output line is JSON: ids,
+//! text, or an object with `error`.
 
 use std::io::{BufRead, Write};
 

@@ -95,8 +95,8 @@ impl TextSetup {
 
     /// Reads a model folder.
     ///
-    /// Required are one of [`TOKENIZER_FILES`], and an end-of-text token in one of the configuration
-    /// files (Mistral's `tekken.json` has one).
+    /// Required are one of [`TOKENIZER_FILES`], and an end-of-text token in one of the
+    /// configuration files (Mistral's `tekken.json` has one).
     pub fn load(dir: impl AsRef<Path>) -> Result<Self, TextError> {
         let dir = dir.as_ref();
         let mut tokenizer_config = read_object(&dir.join(TOKENIZER_CONFIG))?;
@@ -346,8 +346,8 @@ fn sentencepiece(
     vocabulary.tokenizer(&file)
 }
 
-/// The tokenizer of a folder with a `tekken.json`. Adds its named tokens to the configuration, which
-/// Mistral's own folders lack.
+/// The tokenizer of a folder with a `tekken.json`. Adds its named tokens to the configuration,
+/// which Mistral's own folders lack.
 fn tekken(
     dir: &Path,
     config: &mut Map<String, Value>,

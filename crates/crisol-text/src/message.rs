@@ -74,7 +74,8 @@ impl Message {
     /// Parses a message: `role` and `content`, or ShareGPT's `from` and `value`.
     ///
     /// `content` is a string or a list of `{"type": "text", "text": …}`, the assistant's also of
-    /// `{"type": "thinking", "thinking": …}`. Other fields are kept for the template. The error is cause and remedy.
+    /// `{"type": "thinking", "thinking": …}`. Other fields are kept for the template. The error is
+    /// cause and remedy.
     pub(crate) fn from_json(message: Value) -> Result<Self, CauseAndRemedy> {
         let message_type = json_type(Some(&message));
         let Value::Object(mut raw) = message else {
