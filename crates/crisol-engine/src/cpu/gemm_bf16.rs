@@ -387,6 +387,25 @@ mod tests {
         }
     }
 
+    /// Instructions round subnormal numbers in whole panels to zero, the rest is emulated.
+    #[test]
+    fn tasks_change_no_bit_of_subnormal_panels() {
+        let (rows, cols) = if cfg!(miri) { (8, 40) } else { (2000, 40) };
+        let b = vec![f32::from_bits(0x007f_ffff); rows * cols];
+        let pack = |tasks, mat| {
+            let mut floats = Pool::default();
+            let packed = PackedBuffer::new(Precision::Bf16, tasks, mat, &mut floats);
+            let operand = packed.as_operand();
+            (0..cols.div_ceil(panel_width()))
+                .flat_map(|i| operand.panel(i * panel_width(), 0..rows / 2, panel_width()))
+                .map(|lane| lane.to_bits())
+                .collect::<Vec<_>>()
+        };
+        for mat in [Mat::new(&b, rows, cols), Mat::new(&b, cols, rows).t()] {
+            assert!(pack(1, mat) == pack(2, mat));
+        }
+    }
+
     /// Halfway cases go to even, what is too large becomes infinite, and NaN stays NaN although its
     /// set bits are cut off. Neither is lost or spread by padding or by the other half of a lane.
     #[test]

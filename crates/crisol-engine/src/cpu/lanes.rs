@@ -123,9 +123,13 @@ pub(super) fn pair_rows(mat: Mat<'_>, panels: &mut [f32], width: usize) {
         let row = |row| mat.tile(row, 1, 0..mat.col_count());
         let second = 2 * l + 1;
         let second = (second < mat.row_count()).then(|| row(second));
-        let to = &mut panels[l * width..];
-        if !instruction::pair_two_rows(row(2 * l), second, to, width, lanes * width) {
-            emulated::pair_two_rows(row(2 * l), second, to, width, lanes * width);
+        let (first, to) = (row(2 * l), &mut panels[l * width..]);
+        // Whole panels, because tasks are cut between panels: their number must not decide which
+        // way rounds a column.
+        let done = instruction::pair_two_rows(first, second, to, width, lanes * width);
+        if done < first.len() {
+            let (first, second) = (&first[done..], second.map(|second| &second[done..]));
+            emulated::pair_two_rows(first, second, &mut to[done * lanes..], width, lanes * width);
         }
     }
 }
@@ -209,19 +213,19 @@ pub(super) mod instruction {
         }
     }
 
+    /// How many columns it wrote: those of whole panels.
     pub(super) fn pair_two_rows(
         first: &[f32],
         second: Option<&[f32]>,
         panels: &mut [f32],
         width: usize,
         stride: usize,
-    ) -> bool {
-        // Odd ends of rows are rare, and left to the other way.
-        let whole = width.is_multiple_of(16) && first.len().is_multiple_of(width);
-        let (Some(second), true) = (second, whole && detected()) else { return false };
+    ) -> usize {
+        let possible = width.is_multiple_of(16) && detected();
+        let (Some(second), true) = (second, possible) else { return 0 };
         // SAFETY: the processor has the features.
         unsafe { pair_vectors_of_rows(first, second, panels, width, stride) }
-        true
+        first.len() / width * width
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
@@ -284,8 +288,8 @@ mod instruction {
         _: &mut [f32],
         _: usize,
         _: usize,
-    ) -> bool {
-        false
+    ) -> usize {
+        0
     }
 }
 

@@ -365,7 +365,7 @@ impl<F: BlockFormat> QuantisedGemm<'_, F> {
         }
     }
 
-    /// The number of rows.
+    /// Writes some rows from `top` on, and says how many.
     #[inline(always)]
     fn write_rows<S: Simd>(
         &mut self,
