@@ -386,14 +386,16 @@ impl Tokenizer {
     /// Token index and byte offset of the last special token after which encoding can restart.
     ///
     /// Added tokens are matched before merging. The token must be far enough from the end that no
-    /// longer added token can start there and extend beyond the text.
+    /// longer added token can start there and extend beyond the text. `None` also if the token's
+    /// text is not there, as with the unknown token of a vocabulary that lacks bytes.
     fn last_split_point(&self, text: &str, ids: &[u32]) -> Option<(usize, usize)> {
         let (words, bytes) = (self.words.as_ref()?, self.bytes.as_ref()?);
         let mut start = text.len();
         for (t, &id) in ids.iter().enumerate().rev() {
-            start -= bytes[id as usize] as usize;
+            start = start.checked_sub(bytes[id as usize] as usize)?;
             if self.is_special(id) && start + words.longest_added_token() <= text.len() {
-                return Some((t, start));
+                let (token, rest) = (self.token(id)?, text.get(start..)?);
+                return rest.starts_with(&token).then_some((t, start));
             }
         }
         None
@@ -501,8 +503,9 @@ impl Tokenizer {
 
 /// Bytes of text per token id of a byte-level tokenizer.
 ///
-/// `None` if the tokenizer changes the text (normalizer, prefix space), or if its added tokens
-/// strip neighbouring spaces.
+/// `None` if the tokenizer changes the text (normalizer, prefix space), if its added tokens strip
+/// neighbouring spaces, or if two tokens of different lengths have the same id: an added token may
+/// take the place of one in the vocabulary.
 fn token_bytes(inner: &tokenizers::Tokenizer) -> Option<Vec<u32>> {
     let byte_level = matches!(inner.get_decoder(), Some(DecoderWrapper::ByteLevel(_)));
     let prefix_space = inner.get_pre_tokenizer().is_some_and(adds_prefix_space);
@@ -513,13 +516,16 @@ fn token_bytes(inner: &tokenizers::Tokenizer) -> Option<Vec<u32>> {
     }
     let vocabulary = inner.get_vocab(true);
     let size = vocabulary.values().max().map_or(0, |&id| id as usize + 1);
-    let mut bytes = vec![0; size];
+    let mut bytes: Vec<Option<u32>> = vec![None; size];
     for (token, id) in vocabulary {
         // The vocabulary writes one character per byte, but added tokens as in the text.
         let length = if added.contains_key(&id) { token.len() } else { token.chars().count() };
-        bytes[id as usize] = length as u32;
+        let length = length as u32;
+        if bytes[id as usize].replace(length).is_some_and(|other| other != length) {
+            return None;
+        }
     }
-    Some(bytes)
+    Some(bytes.into_iter().map(Option::unwrap_or_default).collect())
 }
 
 /// The special tokens that the post-processor adds before and after a text.
@@ -624,6 +630,25 @@ mod tests {
                     slow.unwrap_or_else(|| tokenizer.encode_without_prefix_space(&rest).unwrap());
                 assert_eq!((fast.ids, fast.spans), (slow.ids, slow.spans), "{prompt:?} {rest:?}");
             });
+        }
+    }
+
+    /// As in a fine-tune that renames a special token in one of the two lists only. Which of the
+    /// two lengths counted depended on the order of a hash table.
+    #[test]
+    fn a_token_may_share_its_id_with_one_of_another_length() {
+        let end = AddedToken { text: "<|end|>", special: true };
+        let trained = Tokenizer::train(PARTS, 300, &[end]).unwrap();
+        let mut json: serde_json::Value = serde_json::from_str(&trained.to_json()).unwrap();
+        json["added_tokens"][0]["content"] = "<|im_end|>".into();
+        for _ in 0..20 {
+            let tokenizer = Tokenizer::from_value(&json, "tokenizer.json").unwrap();
+            let (prompt, rest) = ("é<|im_end|>hello é", "é<|im_end|>12");
+            let joined = tokenizer.encode_spans(&[prompt, rest].concat()).unwrap();
+            let (ids, after) = tokenizer.encode_pair(prompt, rest).unwrap();
+            assert_eq!(joined.ids, [ids, after.ids].concat());
+            assert_eq!(after.spans.last(), Some(&(rest.len() - 1..rest.len())));
+            assert_eq!(tokenizer.decode(&joined.ids, false), [prompt, rest].concat());
         }
     }
 
