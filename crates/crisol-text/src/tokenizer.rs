@@ -504,8 +504,7 @@ impl Tokenizer {
 /// Bytes of text per token id of a byte-level tokenizer.
 ///
 /// `None` if the tokenizer changes the text (normalizer, prefix space), if its added tokens strip
-/// neighbouring spaces, or if two tokens of different lengths have the same id: an added token may
-/// take the place of one in the vocabulary.
+/// neighbouring spaces, or if two tokens of different lengths have the same id.
 fn token_bytes(inner: &tokenizers::Tokenizer) -> Option<Vec<u32>> {
     let byte_level = matches!(inner.get_decoder(), Some(DecoderWrapper::ByteLevel(_)));
     let prefix_space = inner.get_pre_tokenizer().is_some_and(adds_prefix_space);
@@ -633,22 +632,21 @@ mod tests {
         }
     }
 
-    /// As in a fine-tune that renames a special token in one of the two lists only. Which of the
-    /// two lengths counted depended on the order of a hash table.
+    /// As in a damaged file. Which of the two lengths counted depended on the order of a hash table.
     #[test]
     fn a_token_may_share_its_id_with_one_of_another_length() {
         let end = AddedToken { text: "<|end|>", special: true };
         let trained = Tokenizer::train(PARTS, 300, &[end]).unwrap();
         let mut json: serde_json::Value = serde_json::from_str(&trained.to_json()).unwrap();
-        json["added_tokens"][0]["content"] = "<|im_end|>".into();
+        let vocabulary = &mut json["model"]["vocab"];
+        vocabulary["hello"] = vocabulary["c"].clone();
         for _ in 0..20 {
             let tokenizer = Tokenizer::from_value(&json, "tokenizer.json").unwrap();
-            let (prompt, rest) = ("é<|im_end|>hello é", "é<|im_end|>12");
+            let (prompt, rest) = ("é<|end|>hello é", "é<|end|>hello 12");
             let joined = tokenizer.encode_spans(&[prompt, rest].concat()).unwrap();
             let (ids, after) = tokenizer.encode_pair(prompt, rest).unwrap();
             assert_eq!(joined.ids, [ids, after.ids].concat());
             assert_eq!(after.spans.last(), Some(&(rest.len() - 1..rest.len())));
-            assert_eq!(tokenizer.decode(&joined.ids, false), [prompt, rest].concat());
         }
     }
 
