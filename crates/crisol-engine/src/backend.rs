@@ -65,6 +65,8 @@ pub(crate) trait Backend: Sized {
         base: Option<Arc<Self::Params>>,
         quantised: Vec<Option<Self::Matrix>>,
     ) -> Self::Params;
+    /// The same parameters, for products in this device's precision, which the base has as well.
+    fn view(&self, params: &Self::Params) -> Self::Params;
     /// Replaces the layout by one with more adapters.
     fn set_layout(&self, params: &mut Self::Params, layout: Arc<Layout>);
     /// Fills zeros with initial values ([`crate::init`]).

@@ -11,6 +11,7 @@ use crate::backend::Backend;
 use crate::device::{Device, OnDevice};
 use crate::dropout::Dropout;
 use crate::layout::{Adapter, Layout, ParamId, ParamSpec};
+use crate::precision::Precision;
 use crate::{QuantisedMatrix, WeightFormat, cpu};
 
 /// All parameters of one model on one device: its own, and those of a frozen base if it has one.
@@ -83,6 +84,21 @@ impl Params {
         let mut params = Params::new(&base.device, Some(Arc::clone(base)), layout, Vec::new());
         params.initialise(seed);
         params
+    }
+
+    /// A view of these parameters for inference in another precision. They cannot change while it
+    /// exists.
+    #[must_use]
+    pub fn in_precision(&self, precision: Precision) -> Params {
+        let device = self.device.with_precision(precision);
+        let on_device = if precision == self.device.precision() {
+            Arc::clone(&self.on_device)
+        } else {
+            Arc::new(device.backend().view(&self.on_device))
+        };
+        let base = self.base.as_ref().map(|base| Arc::new(base.in_precision(precision)));
+        let (layout, dropout) = (Arc::clone(&self.layout), self.dropout);
+        Params { device, base, layout, dropout, on_device }
     }
 
     /// The frozen base.

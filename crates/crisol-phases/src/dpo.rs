@@ -11,7 +11,7 @@
 //! ```
 
 use crisol_cost::phases::{Phase, PhaseOptions};
-use crisol_engine::Params;
+use crisol_engine::{Params, Precision};
 use crisol_model::{Checkpoint, Model};
 use crisol_objectives::Stats;
 use crisol_objectives::preference::{self, Options};
@@ -74,7 +74,10 @@ pub(crate) fn dpo(
     ctx.forecast(&plan(settings), Shapes { policy: &shape, scalar: &shape }, &data);
 
     let reference = answer_logprobs(&model, &params, &pairs, shard_tokens)?;
-    let heldout_reference = answer_logprobs(&model, &params, &heldout, shard_tokens)?;
+    let heldout_logprobs = |model: &Model, params: &Params| {
+        answer_logprobs(model, &params.in_precision(Precision::F32), &heldout, shard_tokens)
+    };
+    let heldout_reference = heldout_logprobs(&model, &params)?;
     if !heldout.is_empty() {
         ctx.measure_before(PREFERENCE_ACCURACY, share_preferred(&heldout_reference));
     }
@@ -116,7 +119,7 @@ pub(crate) fn dpo(
         for (name, value) in stats.means() {
             ctx.measure(&format!("pairs_{name}"), value);
         }
-        let logprobs = answer_logprobs(&model, &params, &heldout, shard_tokens)?;
+        let logprobs = heldout_logprobs(&model, &params)?;
         ctx.measure(PREFERENCE_ACCURACY, share_preferred(&logprobs));
     }
     Ok(Checkpoint { model, params, text })

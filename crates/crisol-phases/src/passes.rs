@@ -2,7 +2,7 @@
 //!
 //! The methods of [`PhaseContext`] also count their floating-point operations for the report.
 
-use crisol_engine::{OptimizerConfig, Params};
+use crisol_engine::{OptimizerConfig, Params, Precision};
 use crisol_model::Model;
 use crisol_objectives::{LossAndGrad, Stats, TokenScores};
 use crisol_text::Example;
@@ -65,7 +65,7 @@ fn per_document(numbers: &[f32], offsets: &[u32]) -> Vec<Vec<f32>> {
     offsets.windows(2).map(|r| numbers[r[0] as usize..r[1] as usize].to_vec()).collect()
 }
 
-/// Statistics of an objective over all shards, without training.
+/// Statistics of an objective over all shards, measured in f32.
 pub(crate) fn statistics<S: Stats + Send>(
     model: &Model,
     params: &Params,
@@ -73,6 +73,7 @@ pub(crate) fn statistics<S: Stats + Send>(
     output: Output,
     objective: impl Fn(usize, &TokenScores<'_>) -> LossAndGrad<S> + Sync,
 ) -> Result<S, PhaseError> {
+    let params = &params.in_precision(Precision::F32);
     let parts = evaluate(model, params, &batch.shards, output, |shard, scores| {
         objective(shard, scores).stats
     })?;

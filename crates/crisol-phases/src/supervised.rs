@@ -2,7 +2,7 @@
 //! differ only in documents and loss masks.
 
 use crisol_cost::phases::{Phase, PhaseOptions};
-use crisol_engine::Params;
+use crisol_engine::{Params, Precision};
 use crisol_model::Model;
 use crisol_objectives::next_token;
 use crisol_text::Example;
@@ -90,8 +90,8 @@ impl NextToken<'_> {
     }
 }
 
-/// Mean negative log-likelihood of the trained tokens of held-out documents in nats per token, and
-/// the number of tokens.
+/// Mean negative log-likelihood of the trained tokens of held-out documents in nats per token,
+/// measured in f32, and the number of tokens.
 pub(crate) fn heldout_loss(
     model: &Model,
     params: &Params,
@@ -99,6 +99,7 @@ pub(crate) fn heldout_loss(
     shard_tokens: usize,
 ) -> Result<(f64, usize), PhaseError> {
     let batch = Batch::of_documents(examples, shard_tokens);
+    let params = &params.in_precision(Precision::F32);
     let losses = evaluate(model, params, &batch.shards, LOGPROBS, |_, scores| {
         next_token::loss(scores, batch.size).loss
     })?;

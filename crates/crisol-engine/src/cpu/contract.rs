@@ -46,6 +46,10 @@ impl Backend for Cpu {
         Params::new(self.precision(), layout, base, quantised)
     }
 
+    fn view(&self, params: &Params) -> Params {
+        params.in_precision(self.precision())
+    }
+
     fn set_layout(&self, params: &mut Params, layout: Arc<Layout>) {
         params.set_layout(layout);
     }

@@ -25,14 +25,23 @@ const MAX_CACHED_PACKED_BYTES: usize = 128 << 20;
 pub(crate) struct Params {
     layout: Arc<Layout>,
     base: Option<Arc<Params>>,
+    /// Shared with views in another precision.
+    own: Arc<Own>,
     /// Of the products with them.
     precision: Precision,
-    data: Buffer<f32>,
+    /// Whether they keep packed copies also for GEMMs with many rows.
+    caches: bool,
     packed: PackedCache,
-    /// By parameter: quantised matrices outside of `data`. Empty if there are none.
-    quantised: Vec<Option<Tiles>>,
     /// By parameter of the base: factors on outputs where an adapter has magnitudes.
     gains: Vec<OnceLock<Buffer<f32>>>,
+}
+
+/// The numbers of one set.
+#[derive(Debug)]
+struct Own {
+    data: Buffer<f32>,
+    /// By parameter: quantised matrices outside of `data`. Empty if there are none.
+    quantised: Vec<Option<Tiles>>,
     /// By parameter: squares of the norms of its rows, which gains need.
     row_squares: Vec<OnceLock<Vec<f64>>>,
 }
@@ -100,11 +109,29 @@ impl Params {
         quantised: Vec<Option<Tiles>>,
     ) -> Params {
         let data = Buffer::zeros(layout.len);
-        let packed = PackedCache::new(layout.specs.len());
-        let cells = |set: Option<&Params>| set.map_or(0, |set| set.layout.specs.len());
-        let gains = (0..cells(base.as_deref())).map(|_| OnceLock::new()).collect();
         let row_squares = layout.specs.iter().map(|_| OnceLock::new()).collect();
-        Params { layout, base, precision, data, packed, quantised, gains, row_squares }
+        let own = Arc::new(Own { data, quantised, row_squares });
+        Params::of(precision, true, layout, base, own)
+    }
+
+    fn of(
+        precision: Precision,
+        caches: bool,
+        layout: Arc<Layout>,
+        base: Option<Arc<Params>>,
+        own: Arc<Own>,
+    ) -> Params {
+        let packed = PackedCache::new(layout.specs.len());
+        let adapted = base.as_ref().map_or(0, |base| base.layout.specs.len());
+        let gains = (0..adapted).map(|_| OnceLock::new()).collect();
+        Params { layout, base, own, precision, caches, packed, gains }
+    }
+
+    /// The same numbers for products in another precision. What is cached of them is the view's
+    /// own, and little: a view is used for one measurement.
+    pub(crate) fn in_precision(&self, precision: Precision) -> Params {
+        let base = self.base.as_ref().map(|base| Arc::new(base.in_precision(precision)));
+        Params::of(precision, false, Arc::clone(&self.layout), base, Arc::clone(&self.own))
     }
 
     pub(crate) fn set_layout(&mut self, layout: Arc<Layout>) {
@@ -127,7 +154,7 @@ impl Params {
     /// The quantised matrix of a parameter, if it is one.
     pub(crate) fn quantised(&self, id: ParamId) -> Option<&Tiles> {
         let (holder, index) = self.holder(id);
-        holder.quantised.get(index)?.as_ref()
+        holder.own.quantised.get(index)?.as_ref()
     }
 
     /// Factors on the outputs of a weight whose adapter has magnitudes; cached.
@@ -143,7 +170,7 @@ impl Params {
     /// Squares of the norms of a weight's rows; cached.
     pub(crate) fn row_squares(&self, weight: ParamId) -> &[f64] {
         let (holder, index) = self.holder(weight);
-        holder.row_squares[index].get_or_init(|| dora::row_squares(self, weight))
+        holder.own.row_squares[index].get_or_init(|| dora::row_squares(self, weight))
     }
 
     /// Fills zeros with initial values.
@@ -193,21 +220,22 @@ impl Params {
 
     /// Copies all own parameters from `other`, of equal shapes.
     pub(crate) fn copy_from(&mut self, other: &Params) {
-        self.data_mut().copy_from_slice(&other.data);
+        self.data_mut().copy_from_slice(&other.own.data);
     }
 
     /// All own parameters, mutable; invalidates what is cached of them.
     pub(crate) fn data_mut(&mut self) -> &mut [f32] {
         self.packed.invalidate();
         self.gains.iter_mut().for_each(|gains| drop(gains.take()));
-        self.row_squares.iter_mut().for_each(|squares| drop(squares.take()));
-        &mut self.data
+        let own = Arc::get_mut(&mut self.own).expect("no view has parameters that change");
+        own.row_squares.iter_mut().for_each(|squares| drop(squares.take()));
+        &mut own.data
     }
 
     /// Whether packed copies of a weight are cached for all GEMMs; else only for those with few
     /// rows.
     pub(crate) fn caches_packed(&self, id: ParamId) -> bool {
-        would_cache_packed(self.holder(id).0.layout.len)
+        self.caches && would_cache_packed(self.holder(id).0.layout.len)
     }
 
     /// A weight as the right operand of a GEMM, unpacked.
@@ -231,7 +259,7 @@ impl Params {
     pub(crate) fn slice(&self, id: ParamId) -> &[f32] {
         assert!(self.quantised(id).is_none(), "`{}` is quantised", self.layout.spec(id).name);
         let (holder, index) = self.holder(id);
-        &holder.data[holder.layout.ranges[index].clone()]
+        &holder.own.data[holder.layout.ranges[index].clone()]
     }
 
     /// `(out, in)` of a matrix.

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use crisol_engine::{
-    Adapter, Device, Experts, Grads, Init, ParamId, ParamSpec, Params, QuantisedMatrix, Role, Tape,
-    Var, WeightFormat, Workspace,
+    Adapter, Device, Experts, Grads, Init, ParamId, ParamSpec, Params, Precision, QuantisedMatrix,
+    Role, Tape, Var, WeightFormat, Workspace,
 };
 
 use crate::harness::{Random, id, input};
@@ -223,6 +223,28 @@ fn assert_close(what: &str, values: &[f32], expected: impl IntoIterator<Item = f
     for (i, (&value, expected)) in values.iter().zip(&expected).enumerate() {
         let error = (f64::from(value) - expected).abs();
         assert!(error < 2e-5 * size, "{what}, {i}: {value} where the twin has {expected}");
+    }
+}
+
+/// Outputs of a view have the bits of parameters that were made in its precision, and the
+/// parameters can change after it.
+#[test]
+fn a_view_in_another_precision_equals_parameters_in_it() {
+    let device = Device::cpu(Some(1));
+    for (format, magnitudes) in [(None, true), (Some(WeightFormat::Q4_1), true), (None, false)] {
+        let [(_, outputs), (mut rounded, before)] =
+            [Precision::F32, Precision::Bf16].map(|precision| {
+                let base = Arc::new(base(&device.with_precision(precision), format));
+                let params = overlay(&base, magnitudes);
+                let outputs = run(&params, None).0;
+                (params, outputs)
+            });
+        assert_ne!(before, outputs, "{format:?}");
+        assert_eq!(run(&rounded.in_precision(Precision::F32), None).0, outputs, "{format:?}");
+        assert_eq!(run(&rounded.in_precision(Precision::Bf16), None).0, before, "{format:?}");
+        let x = id(&rounded, "x");
+        rounded.write(x, &rounded.read(x));
+        assert_eq!(run(&rounded, None).0, before, "{format:?}");
     }
 }
 
