@@ -13,10 +13,14 @@ from transformers import (
     GPT2LMHeadModel,
     GraniteConfig,
     GraniteForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
     Olmo3Config,
     Olmo3ForCausalLM,
     Phi3Config,
     Phi3ForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
     SmolLM3Config,
     SmolLM3ForCausalLM,
 )
@@ -25,6 +29,14 @@ import check_gguf_mixtures
 from check_gguf_mixtures import LLAMA3, SHARED, yarn
 
 DENSE = {**SHARED, "num_hidden_layers": 5, "num_key_value_heads": 2, "intermediate_size": 96}
+
+
+def mistral(**changes):
+    return MistralForCausalLM, MistralConfig(**{**DENSE, **changes})
+
+
+def qwen2(**changes):
+    return Qwen2ForCausalLM, Qwen2Config(**{**DENSE, **changes})
 
 
 def granite(**changes):
@@ -48,6 +60,11 @@ def long(original, **more):
 
 
 MODELS = {
+    "qwen2": qwen2(),
+    "qwen2-yarn": qwen2(tie_word_embeddings=True, num_key_value_heads=1, rope_parameters=yarn()),
+    # Its window of 4,096 is longer than the context.
+    "mistral": mistral(),
+    "mistral-llama3": mistral(sliding_window=None, head_dim=24, rope_parameters={**LLAMA3, "high_freq_factor": 4.0}),
     "smollm3": (SmolLM3ForCausalLM, SmolLM3Config(**DENSE)),
     "smollm3-yarn": (SmolLM3ForCausalLM, SmolLM3Config(**DENSE, tie_word_embeddings=False, rope_parameters=yarn())),
     "granite": granite(),
