@@ -9,6 +9,8 @@ What is compared, and what is needed: as in `check_gguf_mixtures.py`.
 import sys
 
 from transformers import (
+    Ernie4_5Config,
+    Ernie4_5ForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
     GraniteConfig,
@@ -69,6 +71,8 @@ MODELS = {
     "smollm3-yarn": (SmolLM3ForCausalLM, SmolLM3Config(**DENSE, tie_word_embeddings=False, rope_parameters=yarn())),
     "granite": granite(),
     "granite-biases": granite(attention_bias=True, mlp_bias=True, tie_word_embeddings=True, rope_parameters=LLAMA3),
+    "ernie4_5": (Ernie4_5ForCausalLM, Ernie4_5Config(**DENSE, head_dim=24)),
+    "ernie4_5-yarn": (Ernie4_5ForCausalLM, Ernie4_5Config(**DENSE, tie_word_embeddings=False, rope_parameters=yarn())),
     "olmo3": olmo3(),
     "olmo3-yarn": olmo3(
         layer_types=["full_attention", "sliding_attention", "sliding_attention", "full_attention", "sliding_attention"],
