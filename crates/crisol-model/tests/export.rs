@@ -62,8 +62,11 @@ fn names(folder: &Path) -> Vec<String> {
 /// Rounds to `bits` fraction bits, to nearest even, in f64. The golden weights are far from the
 /// limits of the exponent.
 fn rounded(value: f32, bits: i32) -> f32 {
+    if value == 0.0 {
+        return value;
+    }
     let unit = 2f64.powi(f64::from(value.abs()).log2().floor() as i32 - bits);
-    if value == 0.0 { value } else { ((f64::from(value) / unit).round_ties_even() * unit) as f32 }
+    ((f64::from(value) / unit).round_ties_even() * unit) as f32
 }
 
 #[test]
