@@ -246,7 +246,7 @@ struct Written {
 /// A chat template in place of a model's own.
 #[derive(Clone, Debug, Args)]
 struct TemplateFile {
-    /// Chat template in place of the model's (Jinja, or tokenizer_config.json)
+    /// Chat template in place of the model's (Jinja or JSON)
     #[arg(long, value_name = "FILE")]
     chat_template: Option<PathBuf>,
 }

@@ -148,19 +148,24 @@ fn a_chat_template_is_given_by_a_file() {
     let error = bench.crisol(&["run", "--resume", "--out", "gguf"]).failed(1);
     assert!(error.contains("own.jinja (chat template) is not what it was"), "{error}");
 
+    // A new model has its own.
+    let new = ["pretrain", "--data", "pretrain.jsonl", "--chat-template", "own.jinja"];
+    let error = bench.crisol(&[&new[..], &["--out", "new"]].concat()).failed(2);
+    assert!(error.contains("set `base`, or leave it out"), "{error}");
+
     bench.write("none.json", "{}");
-    bench.write("broken.jinja", "{% for %}");
-    for (file, cause, code) in [
-        ("none.json", "no `chat_template` in it", 1),
-        ("broken.jinja", "broken.jinja: ", 2),
-        ("missing.jinja", "missing.jinja", 1),
-        ("base.gguf", "not text", 1),
+    bench.write("named.json", r#"{"chat_template": [{"name": "rag", "template": "a"}]}"#);
+    for (file, cause) in [
+        ("none.json", "no `chat_template` in it"),
+        ("named.json", "rag"),
+        ("missing.jinja", "missing.jinja"),
+        ("base.gguf", "not text"),
     ] {
         let given = ["--chat-template", file];
-        let error = bench.crisol(&[&chat[..], &given].concat()).failed(code);
+        let error = bench.crisol(&[&chat[..], &given].concat()).failed(1);
         assert!(error.contains(cause), "{file}: {error}");
-        let sft = ["sft", "base.gguf", "--data", "sft.jsonl", "--out", file];
-        let error = bench.crisol(&[&sft[..], &given].concat()).failed(code);
+        let sft = ["sft", "base.gguf", "--data", "sft.jsonl", "--out", "refused"];
+        let error = bench.crisol(&[&sft[..], &given].concat()).failed(1);
         assert!(error.contains(cause), "{file}: {error}");
     }
 }
