@@ -30,6 +30,7 @@ ADAPTERS = {
     "llama": ("llama", {}),
     "olmo2": ("olmo2", {}),
     "qwen3": ("qwen3", {}),
+    "ernie4-5": ("ernie4-5", {}),
     # Fused projections, and matrices that files hold transposed.
     "phi3": ("phi3", {}),
     "gpt2": ("gpt2", {"fan_in_fan_out": True}),

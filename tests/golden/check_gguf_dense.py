@@ -9,14 +9,20 @@ What is compared, and what is needed: as in `check_gguf_mixtures.py`.
 import sys
 
 from transformers import (
+    Ernie4_5Config,
+    Ernie4_5ForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
     GraniteConfig,
     GraniteForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
     Olmo3Config,
     Olmo3ForCausalLM,
     Phi3Config,
     Phi3ForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
     SmolLM3Config,
     SmolLM3ForCausalLM,
 )
@@ -25,6 +31,14 @@ import check_gguf_mixtures
 from check_gguf_mixtures import LLAMA3, SHARED, yarn
 
 DENSE = {**SHARED, "num_hidden_layers": 5, "num_key_value_heads": 2, "intermediate_size": 96}
+
+
+def mistral(**changes):
+    return MistralForCausalLM, MistralConfig(**{**DENSE, **changes})
+
+
+def qwen2(**changes):
+    return Qwen2ForCausalLM, Qwen2Config(**{**DENSE, **changes})
 
 
 def granite(**changes):
@@ -48,10 +62,17 @@ def long(original, **more):
 
 
 MODELS = {
+    "qwen2": qwen2(),
+    "qwen2-yarn": qwen2(tie_word_embeddings=True, num_key_value_heads=1, rope_parameters=yarn()),
+    # Its window of 4,096 is longer than the context.
+    "mistral": mistral(),
+    "mistral-llama3": mistral(sliding_window=None, head_dim=24, rope_parameters={**LLAMA3, "high_freq_factor": 4.0}),
     "smollm3": (SmolLM3ForCausalLM, SmolLM3Config(**DENSE)),
     "smollm3-yarn": (SmolLM3ForCausalLM, SmolLM3Config(**DENSE, tie_word_embeddings=False, rope_parameters=yarn())),
     "granite": granite(),
     "granite-biases": granite(attention_bias=True, mlp_bias=True, tie_word_embeddings=True, rope_parameters=LLAMA3),
+    "ernie4_5": (Ernie4_5ForCausalLM, Ernie4_5Config(**DENSE, head_dim=24)),
+    "ernie4_5-yarn": (Ernie4_5ForCausalLM, Ernie4_5Config(**DENSE, tie_word_embeddings=False, rope_parameters=yarn())),
     "olmo3": olmo3(),
     "olmo3-yarn": olmo3(
         layer_types=["full_attention", "sliding_attention", "sliding_attention", "full_attention", "sliding_attention"],

@@ -20,6 +20,8 @@ from safetensors.torch import load_file, save_file
 from transformers import (
     DeepseekV3Config,
     DeepseekV3ForCausalLM,
+    Ernie4_5Config,
+    Ernie4_5ForCausalLM,
     Gemma2Config,
     Gemma2ForCausalLM,
     Gemma3ForCausalLM,
@@ -316,6 +318,19 @@ MODELS = {
             attention_multiplier=0.4,
             attention_bias=True,
             tie_word_embeddings=True,
+        ),
+        torch.bfloat16,
+        "1GB",
+    ),
+    "ernie4-5": (
+        Ernie4_5ForCausalLM,
+        Ernie4_5Config(
+            **SMALL,
+            head_dim=10,
+            use_bias=True,
+            tie_word_embeddings=False,
+            pad_token_id=None,
+            rope_parameters={"rope_type": "default", "rope_theta": 1000.0},
         ),
         torch.bfloat16,
         "1GB",

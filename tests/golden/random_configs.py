@@ -272,6 +272,12 @@ def granite(r, longest):
     )
 
 
+def ernie4_5(r, longest):
+    shape = {**common(r, longest), "use_bias": r.random() < 0.5}
+    del shape["attention_bias"]
+    return shape
+
+
 def olmo3(r, longest):
     # No dynamic scaling: what was longest before is kept for each kind of layer.
     shape = common(r, longest)
@@ -330,6 +336,7 @@ FAMILIES = {
     "Gemma3": gemma3,
     "SmolLM3": smollm3,
     "Granite": granite,
+    "Ernie4_5": ernie4_5,
     "Phi3": phi3,
     "GPT2": gpt2,
     "Llama4": llama4,

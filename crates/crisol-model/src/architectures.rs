@@ -3,6 +3,7 @@
 //! A new architecture is its file, its `mod` line and its line in the registry.
 
 mod deepseek_v3;
+mod ernie4_5;
 mod gemma2;
 mod gemma3;
 mod gpt2;
@@ -99,6 +100,8 @@ registry! {
     smollm3::SmolLm3,
     /// Pre-norm blocks with four factors (IBM 2024).
     granite::Granite,
+    /// Pre-norm blocks with neighbouring elements as rotated pairs (Baidu 2025).
+    ernie4_5::Ernie4_5,
     /// OLMo-2's blocks with windows (Olmo Team 2025).
     olmo3::Olmo3,
     /// Fused projections, partial rotation, `LongRoPE` (Microsoft 2024, arXiv:2404.14219).

@@ -64,6 +64,11 @@ impl Checkpoint {
         Ok(Checkpoint { model, params, text })
     }
 
+    /// Number of the model's weights; those of an adapter over it are not counted.
+    pub fn parameters(&self) -> usize {
+        self.params.base().map_or_else(|| self.params.count(), |base| base.count())
+    }
+
     /// Writes a checkpoint folder atomically.
     pub fn save(&self, folder: &Path) -> Result<(), ModelError> {
         self.save_as(folder, FloatType::F32)
@@ -372,6 +377,12 @@ impl FileTensor {
             }
             _ => vec![(self.name.clone(), self.shape.clone())],
         }
+    }
+
+    /// Those of them that hold MXFP4, which the files have as bytes.
+    pub(crate) fn mxfp4_tensors(&self) -> Vec<String> {
+        let tensors = if self.mxfp4 { self.tensors() } else { Vec::new() };
+        tensors.into_iter().map(|(name, _)| name).collect()
     }
 
     /// The rows of a parameter in MXFP4.

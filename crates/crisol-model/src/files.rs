@@ -4,7 +4,7 @@
 //! memory.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -126,8 +126,17 @@ impl ModelFiles {
             Weights::Gguf(gguf) => {
                 summary(gguf.names().filter_map(|name| gguf.dtype_and_bytes(name)))
             }
-            Weights::Folder(tensors, _) => {
-                summary(tensors.names().filter_map(|name| tensors.dtype_and_bytes(name)))
+            Weights::Folder(tensors, file_tensors) => {
+                let mxfp4: BTreeSet<String> =
+                    file_tensors.iter().flat_map(FileTensor::mxfp4_tensors).collect();
+                let stored = |name: &str| {
+                    let (dtype, bytes) = tensors.dtype_and_bytes(name)?;
+                    Some((
+                        if mxfp4.contains(name) { GgmlType::MXFP4.to_string() } else { dtype },
+                        bytes,
+                    ))
+                };
+                summary(tensors.names().filter_map(stored))
             }
         }
     }

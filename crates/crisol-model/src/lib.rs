@@ -1,6 +1,5 @@
-//! Decoder-only language models with the shapes and files of Hugging Face transformers:
-//! Llama, OLMo-2 and 3, Qwen2 and 3, Mistral, `SmolLM3`, Granite, Phi-3, GPT-2, Llama 4 and
-//! DeepSeek-V3.
+//! Decoder-only language models with the shapes and files of Hugging Face transformers: those of
+//! [`Architecture`].
 //!
 //! - [`Config`]: the shape, from and to `config.json`.
 //! - [`Model`]: the forward pass on a tape.

@@ -64,26 +64,9 @@ fn assert_close(what: &str, values: &[f32], expected: &[f32]) {
     }
 }
 
-const ARCHITECTURES: [Architecture; 14] = [
-    Architecture::Llama,
-    Architecture::Olmo2,
-    Architecture::Qwen3,
-    Architecture::SmolLm3,
-    Architecture::Granite,
-    Architecture::Phi3,
-    Architecture::Gpt2,
-    Architecture::Gemma2,
-    Architecture::Gemma3,
-    Architecture::Llama4,
-    Architecture::DeepseekV3,
-    Architecture::Qwen3Moe,
-    Architecture::Mixtral,
-    Architecture::GptOss,
-];
-
 #[test]
 fn a_new_adapter_changes_nothing_and_a_merged_one_is_the_same_model() {
-    for (architecture, dora) in ARCHITECTURES
+    for (architecture, dora) in Architecture::ALL
         .into_iter()
         .flat_map(|architecture| [(architecture, false), (architecture, true)])
     {
@@ -118,7 +101,7 @@ fn a_gguf_adapter_over_the_base_is_the_merged_model() {
     let path = |name: &str| folder.path().join(name);
     let device = Device::cpu(Some(1));
     // The small Llama 4 has its experts in layers where llama.cpp has none.
-    for architecture in ARCHITECTURES.into_iter().filter(|&one| one != Architecture::Llama4) {
+    for architecture in Architecture::ALL.into_iter().filter(|&one| one != Architecture::Llama4) {
         let [model, adapter, merged] =
             ["model", "adapter", "merged"].map(|name| path(&format!("{architecture:?}-{name}")));
         base(architecture).save(&model).unwrap();
@@ -195,7 +178,7 @@ fn a_gguf_adapter_over_the_base_is_the_merged_model() {
 fn a_written_gguf_adapter_is_read_back() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
-    for architecture in ARCHITECTURES {
+    for architecture in Architecture::ALL {
         let [adapter, file] =
             ["adapter", "gguf"].map(|name| path(&format!("{architecture:?}{name}")));
         let targets: &[&str] = match architecture {

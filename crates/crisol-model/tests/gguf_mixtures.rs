@@ -550,9 +550,19 @@ fn mxfp4_experts_stay_as_they_are() -> Result<(), ModelError> {
     }
     assert_eq!(experts, 6);
 
+    // Blocks and scales of two fused tensors are bytes in the file. 17 bytes are 32 weights.
+    let files = ModelFiles::open(&folder)?;
+    let experts = frozen.ids().filter(|&id| frozen.quantised(id) == Some(WeightFormat::Mxfp4));
+    let weights_in_experts: usize =
+        experts.map(|id| frozen.spec(id).shape.iter().product::<usize>()).sum();
+    let stored = files.weight_summary();
+    let mxfp4 = stored.iter().find(|summary| summary.dtype == "MXFP4").expect("it is named");
+    assert_eq!((mxfp4.tensors, mxfp4.bytes), (4, weights_in_experts as u64 / 32 * 17));
+    assert!(stored.iter().all(|summary| summary.dtype != "U8"), "{stored:?}");
+    assert_eq!(files.parameters().0, plain.count() as u64);
+
     // What is written as a folder has floats; the shape loses nothing but the quantisation.
     let dir = temp_dir();
-    let files = ModelFiles::open(&folder)?;
     let again = dir.path().join("again");
     files.export_folder(&again, FloatType::BF16, SHARD)?;
     let (_, written) = load_model(&again, &device())?;

@@ -87,6 +87,14 @@ impl Fingerprint {
         flatten("", &table_of(run), &mut settings);
         let base = starting_folder(recipe, phase, out);
         for (key, value) in settings {
+            if key == "text.chat_template" {
+                let file = Path::new(&run.text.chat_template);
+                if !run.text.chat_template.is_empty() {
+                    let (place, content) = (file.display().to_string(), hashes.hash(file)?);
+                    this.inputs.insert("chat template".into(), Input { place, content });
+                }
+                continue;
+            }
             let counts = ["seed", "shard_tokens", "evaluate"].contains(&key.as_str())
                 // It is left out where it changes nothing: runs of before it existed have none.
                 || (key == "precision" && run.precision != Precision::F32)

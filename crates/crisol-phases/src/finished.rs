@@ -64,7 +64,8 @@ impl PhaseFile {
             },
             model: ModelSummary {
                 architecture: format!("{:?}", config.architecture()).to_lowercase(),
-                parameters: trained.params.count() as u64,
+                parameters: trained.parameters() as u64,
+                trained_parameters: trained.params.count() as u64,
                 hidden: config.hidden_size,
                 layers: config.num_hidden_layers,
                 heads: config.num_attention_heads,

@@ -243,6 +243,11 @@ impl Recipe {
                         model: set `base` to a checkpoint folder, or rank to 0"
                 .into());
         }
+        if !self.run.text.chat_template.is_empty() && self.run.base.is_empty() {
+            return Err("`text.chat_template` stands in place of a base's template, and this run \
+                        trains a new model, which has Crisol's: set `base`, or leave it out"
+                .into());
+        }
         for (i, phase) in self.phases.iter().enumerate() {
             self.check_links(phase, &self.phases[..i])
                 .and_then(|()| check_rollout(&phase.settings))

@@ -115,7 +115,7 @@ fn run_phase(
         .map(|folder| load_start(&folder, &recipe.run, device))
         .transpose()?;
     if let Some(start) = &mut start {
-        start.text.set_options(recipe.run.text.text_options());
+        recipe.run.text.give(&mut start.text)?;
         if let Some(adapted) = &start.model.config().adapter {
             let seed = derived_seed(recipe.run.seed, &format!("{}/dropout", phase.name), 0);
             start.params.set_adapter_dropout(adapted.config.dropout as f32, seed);

@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
+use std::path::Path;
 use std::str::FromStr;
 
 use crisol_engine::{MomentFormat, OptimizerConfig, Precision, UpdateRule};
@@ -16,7 +17,9 @@ use crisol_objectives::grpo::AdvantageScaling;
 use crisol_objectives::kl::KlEstimator;
 use crisol_objectives::policy::{Normalisation, RatioLevel};
 use crisol_objectives::preference::PreferenceLoss;
-use crisol_text::{DatasetFiles, OverlongPolicy, ReadOptions, StringFormat, TextOptions};
+use crisol_text::{
+    DatasetFiles, OverlongPolicy, ReadOptions, StringFormat, TextError, TextOptions, TextSetup,
+};
 use crisol_train::Schedule;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use toml::{Table, Value};
@@ -145,6 +148,8 @@ pub struct TextSettings {
     pub text_separator: String,
     /// Column names of the data, by the names of Crisol: `prompt = "question"`.
     pub columns: BTreeMap<String, String>,
+    /// File of a chat template in place of the model's own; empty = the model's.
+    pub chat_template: String,
     /// Variables of the chat template: `enable_thinking = false`.
     pub arguments: Table,
 }
@@ -159,8 +164,16 @@ impl TextSettings {
         }
     }
 
-    /// How records become tokens.
-    pub(crate) fn text_options(&self) -> TextOptions {
+    /// Gives a model's text setup its template and options: how records become tokens.
+    pub(crate) fn give(&self, text: &mut TextSetup) -> Result<(), TextError> {
+        if !self.chat_template.is_empty() {
+            text.set_template(Path::new(&self.chat_template))?;
+        }
+        text.set_options(self.text_options());
+        Ok(())
+    }
+
+    fn text_options(&self) -> TextOptions {
         let json = |(name, value): (&String, &Value)| {
             let value = serde_json::to_value(value)
                 .unwrap_or_else(|e| unreachable!("TOML fits into JSON: {e}"));

@@ -159,6 +159,10 @@ fn known_shapes_equal_their_published_configs() {
         ("qwen3-8b", dense("Qwen3ForCausalLM", [4096, 36, 32, 8, 128, 12_288, 151_936], false)),
         ("smollm3-3b", dense("SmolLM3ForCausalLM", [2048, 36, 16, 4, 128, 11_008, 128_256], true)),
         ("granite-3.3-2b", dense("GraniteForCausalLM", [2048, 40, 32, 8, 64, 8192, 49_159], true)),
+        (
+            "ernie-4.5-0.3b",
+            dense("Ernie4_5ForCausalLM", [1024, 18, 16, 2, 128, 3072, 103_424], true),
+        ),
         ("olmo-3-7b", dense("Olmo3ForCausalLM", [4096, 32, 32, 32, 128, 11_008, 100_278], false)),
         (
             "phi-4-mini",

@@ -36,6 +36,7 @@ fn sample() -> Report {
         model: ModelSummary {
             architecture: "llama".into(),
             parameters: 1_070_208,
+            trained_parameters: 1_070_208,
             hidden: 128,
             layers: 4,
             heads: 4,

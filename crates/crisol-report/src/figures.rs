@@ -1,6 +1,8 @@
 //! Formatting of numbers. A number that is not finite is written `–`. A no-break space joins
 //! a number and its unit.
 
+use crate::ModelSummary;
+
 /// Placeholder for a missing figure.
 pub(crate) const NONE: &str = "–";
 
@@ -54,6 +56,16 @@ fn thousands(digits: &str) -> String {
         text.push(digit);
     }
     text
+}
+
+/// `135 M parameters`, with an adapter `135 M parameters (4.9 M trained)`.
+pub(crate) fn parameters(model: &ModelSummary) -> String {
+    let &ModelSummary { parameters, trained_parameters: trained, .. } = model;
+    let all = format!("{} parameters", prefixed(parameters as f64, ""));
+    if [0, parameters].contains(&trained) {
+        return all;
+    }
+    format!("{all} ({} trained)", prefixed(trained as f64, ""))
 }
 
 /// A count or amount with a decimal prefix and three significant digits: `1.23 M`, `4.56 TFLOP`.

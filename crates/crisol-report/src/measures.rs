@@ -77,12 +77,7 @@ pub const MEASURES: &[Measure] = &[
     behaviour("lookalike_refused", "harmless look-alikes refused", Share, Lower),
     behaviour("ordinary_refused", "ordinary questions refused", Share, Lower),
     behaviour("reward_accuracy", "held-out preference pairs ranked right", Share, Higher),
-    behaviour(
-        "pairs_accuracy",
-        "held-out preference pairs ranked right by the policy",
-        Share,
-        Higher,
-    ),
+    behaviour("pairs_accuracy", "held-out pairs ranked right against the reference", Share, Higher),
     training(
         "loss",
         "training loss",

@@ -52,8 +52,10 @@ pub struct Report {
 pub struct ModelSummary {
     /// Architecture family, as in `config.json` (`llama`, `olmo2`).
     pub architecture: String,
-    /// Parameters, a tied matrix counted once.
+    /// Parameters, a tied matrix counted once; those of an adapter are not counted.
     pub parameters: u64,
+    /// Those that are trained: all, or an adapter's; 0 in older reports.
+    pub trained_parameters: u64,
     /// Width of the residual stream.
     pub hidden: usize,
     /// Transformer blocks.

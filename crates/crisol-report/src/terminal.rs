@@ -11,7 +11,7 @@ use std::fmt::Write as _;
 use owo_colors::{AnsiColors, OwoColorize as _, Style};
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
-use crate::figures::{NONE, duration, percent, plain, prefixed, share};
+use crate::figures::{NONE, duration, parameters, percent, plain, prefixed, share};
 use crate::html::{form, kind};
 use crate::markup::{Segment, segments, without_controls};
 use crate::measures::{Better, MEASURES, Measure, Unit, label, value_text};
@@ -37,7 +37,7 @@ pub fn terminal(report: &Report, layout: Layout) -> String {
     let title = if report.title.is_empty() { "Crisol report" } else { &report.title };
     page.paragraph("", title, Style::new().bold());
     let facts = [
-        format!("{} parameters", prefixed(report.model.parameters as f64, "")),
+        parameters(&report.model),
         duration(report.total_seconds),
         format!("peak memory {}", prefixed(report.peak_memory_bytes as f64, "B")),
         format!("seed {}", report.seed),

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 
-use crate::dropped_text::{THOUGHT_START, common_prefix, first_dropped};
+use crate::dropped_text::{RESPONSE_START, THOUGHT_START, common_prefix, first_dropped};
 use crate::{ChatTemplate, Message, TextError};
 
 impl ChatTemplate {
@@ -25,12 +25,13 @@ impl ChatTemplate {
     }
 
     /// Messages with thoughts in the form that the template renders: a field of their own, a part
-    /// of the content (Mistral's), or tags in the content. The first form that loses nothing, if
-    /// any.
+    /// of the content (Mistral's), or tags in the content, around the thought or around thought and
+    /// answer (Granite 3.3's). The first form that loses nothing, if any.
     fn adapt_thoughts<'m>(&self, messages: Cow<'m, [Message]>) -> Cow<'m, [Message]> {
         type Form = fn(&Message) -> Message;
-        let forms: [(&str, Form); 2] = [
+        let forms: [(&str, Form); 3] = [
             ("thinking", Message::with_thought_as_part),
+            (RESPONSE_START, Message::with_thought_and_response),
             (THOUGHT_START, Message::with_thought_in_content),
         ];
         // Words of a system prompt are not looked at.

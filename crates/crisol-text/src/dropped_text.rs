@@ -5,6 +5,9 @@ use crate::Message;
 /// The tags around a thought.
 pub(crate) const THOUGHT_START: &str = "<think>";
 pub(crate) const THOUGHT_END: &str = "</think>";
+/// The tags around an answer after a thought, where a template asks for them.
+pub(crate) const RESPONSE_START: &str = "<response>";
+const RESPONSE_END: &str = "</response>";
 const TAGS: [&str; 2] = [THOUGHT_START, THOUGHT_END];
 /// Most characters of dropped text in a message.
 const MAX_EXCERPT: usize = 80;
@@ -13,6 +16,12 @@ const MAX_EXCERPT: usize = 80;
 pub(crate) fn with_thought(thought: &str, answer: &str) -> String {
     let (thought, answer) = (thought.trim(), answer.trim());
     format!("{THOUGHT_START}\n{thought}\n{THOUGHT_END}\n\n{answer}")
+}
+
+/// A thought and an answer in the tags that Granite 3.3's system message asks for.
+pub(crate) fn with_response(thought: &str, answer: &str) -> String {
+    let (thought, answer) = (thought.trim(), answer.trim());
+    format!("{THOUGHT_START}{thought}{THOUGHT_END}{RESPONSE_START}{answer}{RESPONSE_END}")
 }
 
 /// Bytes of the longest common prefix.

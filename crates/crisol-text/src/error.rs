@@ -343,9 +343,8 @@ pub enum TextError {
 
     /// A conversation for a model without a chat template.
     #[error(
-        "a conversation needs a chat template, and this model has none; put `chat_template.jinja` \
-         into its folder (of a GGUF file, `crisol export --to hf` makes one) or start from a model \
-         with one"
+        "a conversation needs a chat template, and this model has none; give one by \
+         --chat-template FILE (`text.chat_template` in a recipe), or start from a model with one"
     )]
     NoTemplate,
 

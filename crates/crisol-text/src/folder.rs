@@ -219,6 +219,32 @@ impl TextSetup {
         self.options = options;
     }
 
+    /// Takes the chat template of a file in place of the model's own: Jinja, or JSON with a field
+    /// `chat_template` (`tokenizer_config.json`).
+    pub fn set_template(&mut self, file: &Path) -> Result<(), TextError> {
+        let (location, bytes) = read_bytes(file)?;
+        let wrong = |cause: &str| {
+            let remedy = "give a Jinja file, or a tokenizer_config.json that has `chat_template`";
+            folder_error(file, cause.to_owned(), remedy)
+        };
+        let sources = if file.extension().is_some_and(|extension| extension == "json") {
+            config_templates(file, &read_object(file)?)?
+                .ok_or_else(|| wrong("no `chat_template` in it"))?
+        } else {
+            let text = String::from_utf8(bytes).map_err(|_| wrong("not text in UTF-8"))?;
+            BTreeMap::from([(DEFAULT.to_owned(), text)])
+        };
+        let named = named_tokens(&self.tokenizer_config, &Map::new());
+        let template = ChatTemplate::from_sources(sources, named)
+            .map_err(|error| error.in_record(&location))?
+            .with_arguments(self.options.arguments.clone());
+        // As in `assemble`.
+        let stops = self.stop_ids.iter().copied().chain(template.end_of_turn(&self.tokenizer).ok());
+        self.stop_ids = stops.collect::<BTreeSet<u32>>().into_iter().collect();
+        self.template = Some(template);
+        Ok(())
+    }
+
     /// The id of the named token `name` (`bos_token`, `pad_token`, …).
     pub fn named_token(&self, name: &str) -> Option<u32> {
         self.tokenizer.token_id(token_text(self.tokenizer_config.get(name)?)?)
@@ -468,21 +494,31 @@ fn templates(dir: &Path, config: &Map<String, Value>) -> Result<Option<Templates
     let processor = read_object(&dir.join(PROCESSOR_TEMPLATE))?;
     for (file, config) in [(TOKENIZER_CONFIG, config), (PROCESSOR_TEMPLATE, &processor)] {
         let path = dir.join(file);
-        let sources = match config.get("chat_template") {
-            None | Some(Value::Null) => continue,
-            Some(Value::String(source)) => BTreeMap::from([(DEFAULT.to_owned(), source.clone())]),
-            Some(list) => named_templates(list).ok_or_else(|| {
-                folder_error(
-                    &path,
-                    "its `chat_template` is neither a string nor a list of named strings"
-                        .to_owned(),
-                    "make it a string, or a list of {\"name\": …, \"template\": …}",
-                )
-            })?,
-        };
-        return Ok(Some((path.display().to_string(), sources)));
+        if let Some(sources) = config_templates(&path, config)? {
+            return Ok(Some((path.display().to_string(), sources)));
+        }
     }
     Ok(None)
+}
+
+/// The templates in the field `chat_template` of a configuration file, if it has any.
+fn config_templates(
+    path: &Path,
+    config: &Map<String, Value>,
+) -> Result<Option<BTreeMap<String, String>>, TextError> {
+    match config.get("chat_template") {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(source)) => {
+            Ok(Some(BTreeMap::from([(DEFAULT.to_owned(), source.clone())])))
+        }
+        Some(list) => named_templates(list).map(Some).ok_or_else(|| {
+            folder_error(
+                path,
+                "its `chat_template` is neither a string nor a list of named strings".to_owned(),
+                "make it a string, or a list of {\"name\": …, \"template\": …}",
+            )
+        }),
+    }
 }
 
 /// Templates by name, from a list of `{"name": …, "template": …}` or an object.

@@ -8,7 +8,7 @@ use serde::Serialize as _;
 use serde_json::ser::Formatter;
 use serde_json::{Map, Value, json};
 
-use crate::dropped_text::with_thought;
+use crate::dropped_text::{with_response, with_thought};
 
 const ASSISTANT: &str = "assistant";
 /// Fields with the assistant's reasoning. Templates read the first.
@@ -404,9 +404,18 @@ impl Message {
 
     /// The message with its thought in the content, in tags.
     pub(crate) fn with_thought_in_content(&self) -> Self {
+        self.with_tags(with_thought)
+    }
+
+    /// The message with its thought in the content, both in tags.
+    pub(crate) fn with_thought_and_response(&self) -> Self {
+        self.with_tags(with_response)
+    }
+
+    fn with_tags(&self, join: fn(&str, &str) -> String) -> Self {
         let mut message = self.without_reasoning();
         if let Some(thought) = self.reasoning() {
-            message.content = with_thought(thought, &self.content);
+            message.content = join(thought, &self.content);
             message.raw.insert("content".to_owned(), message.content.clone().into());
         }
         message

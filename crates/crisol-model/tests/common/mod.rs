@@ -45,6 +45,10 @@ pub(crate) fn config(architecture: Architecture, head: Head) -> Config {
             let windows = vec![Some(3), None];
             Config { specifics: Specifics::Gemma3(own), windows, ..config }
         }
+        // Three of four layers have one. llama.cpp has one base of RoPE for all.
+        Architecture::Olmo3 => {
+            Config { windows: vec![Some(3); 2], rope_theta: 500_000.0, ..config }
+        }
         Architecture::DeepseekV3 => {
             let shape = DeepseekV3 {
                 q_lora_rank: Some(6),

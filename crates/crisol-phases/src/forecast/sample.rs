@@ -40,7 +40,7 @@ fn text_of(recipe: &Recipe, data: &DataSource) -> Result<TextSetup, PhaseError> 
         }
         (base, _) => load_text(Path::new(base))?.1,
     };
-    text.set_options(recipe.run.text.text_options());
+    recipe.run.text.give(&mut text)?;
     Ok(text)
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::figures::{duration, percent, prefixed};
+use crate::figures::{duration, parameters, percent, prefixed};
 use crate::markup::Escaped;
 use crate::measures::label;
 use crate::terminal::before_and_after;
@@ -19,7 +19,7 @@ pub(super) fn header(report: &Report, title: &str) -> String {
     let model = &report.model;
     let threads = if report.threads == 1 { "thread" } else { "threads" };
     let mut facts = vec![
-        format!("{} parameters", prefixed(model.parameters as f64, "")),
+        parameters(model),
         format!("{} layers of width {}, {} heads", model.layers, model.hidden, model.heads),
         format!("vocabulary {}, context {}", model.vocab, model.context),
         format!("{} tokens", prefixed(tokens as f64, "")),
@@ -42,9 +42,7 @@ fn summary(report: &Report) -> String {
         [phase] => format!("one phase, {},", phase.name),
         phases => format!("{} phases", phases.len()),
     };
-    let parameters = report.model.parameters as f64;
-    let mut text =
-        format!("A model of {} parameters went through {went_through}", prefixed(parameters, ""));
+    let mut text = format!("A model of {} went through {went_through}", parameters(&report.model));
     if report.total_seconds > 0.0 {
         let _ = write!(text, " in {}", duration(report.total_seconds));
     }

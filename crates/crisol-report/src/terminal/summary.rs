@@ -15,7 +15,7 @@ use unicode_width::UnicodeWidthStr as _;
 
 use super::{BEFORE, Layout, Page, clip, colour, pad, styled, wrap};
 use crate::changes::{Change, largest};
-use crate::figures::{duration, percent, prefixed, share};
+use crate::figures::{duration, parameters, percent, prefixed, share};
 use crate::html::{form, kind, shown_first};
 use crate::markup::{segments, without_controls};
 use crate::measures::{label, value_text};
@@ -69,11 +69,8 @@ fn head(page: &mut Page, report: &Report) {
     let title = clip_words(&flat(title), page.width);
     page.line(&page.paint(&title, Style::new().bold()));
     let flops = report.phases.iter().map(|phase| phase.flops).sum();
-    let mut facts = vec![
-        format!("{} parameters", prefixed(report.model.parameters as f64, "")),
-        duration(report.total_seconds),
-        prefixed(flops, "FLOP"),
-    ];
+    let mut facts =
+        vec![parameters(&report.model), duration(report.total_seconds), prefixed(flops, "FLOP")];
     if report.peak_memory_bytes > 0 {
         facts.push(format!("peak memory {}", prefixed(report.peak_memory_bytes as f64, "B")));
     }

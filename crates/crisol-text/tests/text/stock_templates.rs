@@ -198,7 +198,10 @@ const OTHER_TURNS: [(&str, &str, bool, &[&str]); 11] = [
         "granite_3_3",
         "thought apart",
         false,
-        &["<think>\nhm\n</think>\n\nb<|end_of_text|>", "<think>\nso\n</think>\n\nd<|end_of_text|>"],
+        &[
+            "<think>hm</think><response>b</response><|end_of_text|>",
+            "<think>so</think><response>d</response><|end_of_text|>",
+        ],
     ),
     (
         "smollm3",

@@ -6,7 +6,7 @@ use clap::Args;
 use crisol_report::PromptReport;
 use crisol_text::ReadOptions;
 
-use super::{Stops, Threads};
+use super::{Stops, TemplateFile, Threads};
 use crate::console::{self, print, print_json, say};
 use crate::error::CliError;
 use crate::model::{Network, check_speaks, load};
@@ -33,6 +33,8 @@ pub(crate) struct CompareArgs {
     #[command(flatten)]
     network: Network,
     #[command(flatten)]
+    template: TemplateFile,
+    #[command(flatten)]
     stops: Stops,
     #[command(flatten)]
     threads: Threads,
@@ -58,7 +60,8 @@ impl CompareArgs {
         // One model in memory at a time.
         for (name, folder) in names.iter().zip(&self.models) {
             say(format_args!("asking {name}"));
-            let checkpoint = load(folder, self.network, &device)?;
+            let mut checkpoint = load(folder, self.network, &device)?;
+            self.template.give(&mut checkpoint.text)?;
             check_speaks(folder, &checkpoint.model)?;
             let chat = checkpoint.text.template.is_some();
             let answers =

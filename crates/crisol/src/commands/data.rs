@@ -122,13 +122,13 @@ impl InspectArgs {
         let mut begun = vec![];
         let (mut setup, tokenizer, context) = if let Some(folder) = &self.model {
             let folder = check_folder(&locate(folder, Need::Text, self.network)?)?;
-            let (config, mut text) = load_text(&folder)?;
-            self.arguments.give(&mut text)?;
+            let (config, text) = load_text(&folder)?;
             (text, format!("of {}", folder.display()), Some(config.max_document_len()))
         } else {
             begun = beginning(&mut records);
             (own_setup(&begun)?, "trained on this file's text; template: Crisol's".to_owned(), None)
         };
+        self.arguments.give(&mut setup)?;
         if self.chat_strings {
             setup.set_options(TextOptions {
                 strings: StringFormat::Message,

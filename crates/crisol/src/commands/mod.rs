@@ -243,9 +243,25 @@ struct Written {
     arguments: TemplateArguments,
 }
 
-/// Variables of a chat template.
+/// A chat template in place of a model's own.
+#[derive(Clone, Debug, Args)]
+struct TemplateFile {
+    /// Chat template in place of the model's (Jinja or JSON)
+    #[arg(long, value_name = "FILE")]
+    chat_template: Option<PathBuf>,
+}
+
+impl TemplateFile {
+    fn give(&self, text: &mut TextSetup) -> Result<(), CliError> {
+        Ok(self.chat_template.as_deref().map_or(Ok(()), |file| text.set_template(file))?)
+    }
+}
+
+/// A chat template and its variables.
 #[derive(Clone, Debug, Args)]
 struct TemplateArguments {
+    #[command(flatten)]
+    template: TemplateFile,
     /// Set a variable of the chat template (JSON or string); repeatable
     #[arg(long = "template-arg", value_name = "NAME=VALUE", value_parser = template_argument)]
     arguments: Vec<(String, Value)>,
@@ -253,6 +269,7 @@ struct TemplateArguments {
 
 impl TemplateArguments {
     fn give(&self, text: &mut TextSetup) -> Result<(), CliError> {
+        self.template.give(text)?;
         let unread =
             |name: &str| !text.template.as_ref().is_some_and(|template| template.mentions(name));
         if let Some((name, _)) = self.arguments.iter().find(|(name, _)| unread(name)) {

@@ -14,7 +14,7 @@ use crisol_report::{Demonstration, NotebookModel, NotebookReport, PromptReport, 
 use crisol_text::{Message, TextSetup, Turns};
 use serde::Deserialize;
 
-use super::Threads;
+use super::{TemplateFile, Threads};
 use crate::clock;
 use crate::console::{for_stdout, layout, print, print_line, say};
 use crate::error::CliError;
@@ -62,6 +62,8 @@ pub(crate) struct NotebookArgs {
     out: PathBuf,
     #[command(flatten)]
     network: Network,
+    #[command(flatten)]
+    template: TemplateFile,
     #[command(flatten)]
     threads: Threads,
     /// Print report.json instead of the answers
@@ -138,7 +140,8 @@ impl NotebookArgs {
             if loaded.as_ref().is_none_or(|(held, _)| held != path) {
                 drop(loaded.take());
                 say(format_args!("loading {}", path.display()));
-                let checkpoint = load(path, self.network, &device)?;
+                let mut checkpoint = load(path, self.network, &device)?;
+                self.template.give(&mut checkpoint.text)?;
                 loaded = Some((path, checkpoint));
             }
             let (_, checkpoint) = loaded.as_ref().expect("it was just loaded");
@@ -211,7 +214,7 @@ fn described(role: &str, path: &Path, of_notebook: &str, checkpoint: &Checkpoint
         name: path.to_string_lossy().into_owned(),
         notebook: of_notebook.to_owned(),
         architecture: format!("{:?}", checkpoint.model.config().architecture()).to_lowercase(),
-        parameters: checkpoint.params.count() as u64,
+        parameters: checkpoint.parameters() as u64,
         chat_template: checkpoint.text.template.is_some(),
     }
 }

@@ -11,6 +11,7 @@ use crisol_phases::{Recipe, RecipeError, RunSettings};
 use crisol_text::{ReadOptions, TextError, data_files};
 use toml::{Table, Value};
 
+use super::TemplateFile;
 use super::run::{RunFlags, absolute, execute, recorded, show};
 use crate::datasets::is_on_hub;
 use crate::error::CliError;
@@ -94,6 +95,8 @@ struct PhaseArgs {
     /// Take prompts that are strings as user messages, not as raw text
     #[arg(long)]
     chat_strings: bool,
+    #[command(flatten)]
+    template: TemplateFile,
     #[command(flatten)]
     network: Network,
     #[command(flatten)]
@@ -321,6 +324,9 @@ impl PhaseArgs {
         draft.fixed("data", files(&self.data)?);
         if let Some(rank) = self.lora {
             draft.fixed("adapter.rank", i64::from(rank));
+        }
+        if let Some(file) = &self.template.chat_template {
+            draft.fixed("text.chat_template", absolute(file)?);
         }
         if self.chat_strings {
             draft.fixed("text.strings", "message");

@@ -171,6 +171,9 @@ pub(super) fn load(path: &Path, network: Network) -> Result<Recipe, CliError> {
     if recipe.run.data != "world" {
         anchor(&mut recipe.run.data)?;
     }
+    if !recipe.run.text.chat_template.is_empty() {
+        anchor(&mut recipe.run.text.chat_template)?;
+    }
     let base = &mut recipe.run.base;
     if !base.is_empty() {
         let on_hub = base.parse::<ModelId>().is_ok()

@@ -51,6 +51,17 @@ fn every_phase_trains_an_adapter_over_one_base() {
     bench.crisol(&["eval", "reward/1-reward", "--data", "votes.jsonl"]).ok();
     let report: serde_json::Value =
         serde_json::from_str(&read(&bench.path("sft/report.json"))).unwrap();
+    // The base's size, and how much of it all is trained.
+    let [model, trained] =
+        ["parameters", "trained_parameters"].map(|key| report["model"][key].as_u64().unwrap());
+    let info = |path: &str| bench.crisol(&["info", path, "--json"]).json();
+    assert_eq!(info("base")["parameters"]["total"], model);
+    assert_eq!(info(policy)["parameters"], trained);
+    let page = read(&bench.path("sft/report.html"));
+    let full = bench.crisol(&["report", "sft", "--full"]).ok();
+    for shown in [bench.crisol(&["report", "sft"]).ok(), full, page] {
+        assert!(shown.contains(" parameters (") && shown.contains(" trained)"), "{shown}");
+    }
     let phase = &report["phases"][0];
     let after = phase["metrics"]["validation_loss"].as_f64().unwrap();
     assert!(after < phase["before"]["validation_loss"].as_f64().unwrap(), "{phase}");

@@ -92,6 +92,84 @@ fn variables_of_the_template_are_set_by_name() {
     assert_eq!(ids(&["--template-arg", "think=true"]), ids(&[]));
 }
 
+/// A base without a chat template gets one by a file, in every command and in recipes, and what is
+/// trained has it.
+#[test]
+fn a_chat_template_is_given_by_a_file() {
+    let bench = Bench::new("");
+    copy_model("2-sft", &bench.path("own"));
+    // The model's template, in both forms, and its model without one, as a GGUF file.
+    std::fs::rename(bench.path("own/tokenizer_config.json"), bench.path("own.json")).unwrap();
+    let mut config: Value = serde_json::from_str(&bench.read("own.json")).unwrap();
+    let template = config.as_object_mut().unwrap().shift_remove("chat_template").unwrap();
+    bench.write("own.jinja", template.as_str().unwrap());
+    bench.write("own/tokenizer_config.json", &config.to_string());
+    bench.crisol(&["export", "own", "--to", "gguf", "--out", "base.gguf"]).ok();
+
+    let asked = |model: &str, more: &[&str]| {
+        let chat = ["generate", model, "--chat", "Say pears", "--max-new-tokens", "4", "--json"];
+        bench.crisol(&[&chat[..], more].concat()).json()
+    };
+    let chat = ["generate", "base.gguf", "--chat", "Say pears"];
+    let error = bench.crisol(&chat).failed(1);
+    assert!(error.contains("--chat-template FILE"), "{error}");
+    let own = asked(&checkpoint("2-sft"), &[]);
+    for file in ["own.jinja", "own.json"] {
+        assert_eq!(asked("base.gguf", &["--chat-template", file]), own, "{file}");
+    }
+    let inspected = |model: &str, more: &[&str]| {
+        let inspect = ["data", "inspect", "sft.jsonl", "--json", "--model", model];
+        bench.crisol(&[&inspect[..], more].concat()).json()["records"].take()
+    };
+    assert_eq!(
+        inspected("base.gguf", &["--chat-template", "own.jinja"]),
+        inspected(&checkpoint("2-sft"), &[])
+    );
+
+    // Trained with it as with the model's own, by a command and by a recipe.
+    let trained = |out: &str, model: &str, more: &[&str]| {
+        let sft = ["sft", model, "--data", "sft.jsonl", "--out", out];
+        bench.crisol(&[&sft[..], more].concat()).ok();
+        std::fs::read(bench.path(out).join("1-sft/model.safetensors")).unwrap()
+    };
+    let expected = trained("folder", &checkpoint("2-sft"), &[]);
+    assert!(trained("gguf", "base.gguf", &["--chat-template", "own.jinja"]) == expected);
+    std::fs::create_dir(bench.path("recipes")).unwrap();
+    bench.write(
+        "recipes/mine.toml",
+        &bench.read("gguf/recipe.toml").replace(bench.path("").to_str().unwrap(), "../"),
+    );
+    bench.crisol(&["run", "recipes/mine.toml", "--out", "again"]).ok();
+    assert!(std::fs::read(bench.path("again/1-sft/model.safetensors")).unwrap() == expected);
+    assert_eq!(asked("gguf/1-sft", &[]), asked("folder/1-sft", &[]));
+
+    // It is an input of the run.
+    bench.write("own.jinja", "other");
+    let error = bench.crisol(&["run", "--resume", "--out", "gguf"]).failed(1);
+    assert!(error.contains("own.jinja (chat template) is not what it was"), "{error}");
+
+    // A new model has its own.
+    let new = ["pretrain", "--data", "pretrain.jsonl", "--chat-template", "own.jinja"];
+    let error = bench.crisol(&[&new[..], &["--out", "new"]].concat()).failed(2);
+    assert!(error.contains("set `base`, or leave it out"), "{error}");
+
+    bench.write("none.json", "{}");
+    bench.write("named.json", r#"{"chat_template": [{"name": "rag", "template": "a"}]}"#);
+    for (file, cause) in [
+        ("none.json", "no `chat_template` in it"),
+        ("named.json", "rag"),
+        ("missing.jinja", "missing.jinja"),
+        ("base.gguf", "not text"),
+    ] {
+        let given = ["--chat-template", file];
+        let error = bench.crisol(&[&chat[..], &given].concat()).failed(1);
+        assert!(error.contains(cause), "{file}: {error}");
+        let sft = ["sft", "base.gguf", "--data", "sft.jsonl", "--out", "refused"];
+        let error = bench.crisol(&[&sft[..], &given].concat()).failed(1);
+        assert!(error.contains(cause), "{file}: {error}");
+    }
+}
+
 /// Kind: what a phase did to held-out data cannot be told without how it was before.
 #[test]
 fn held_out_data_is_measured_before_and_after() {

@@ -23,7 +23,7 @@ pub(super) fn show(model: &Path, folder: &Path, checkpoint: &Checkpoint) {
     let whole = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
     let run = Run::of(&whole);
     let name = model.to_string_lossy();
-    let parameters = prefixed(checkpoint.params.count() as f64, "");
+    let parameters = prefixed(checkpoint.parameters() as f64, "");
     let class = checkpoint.model.config().class();
     let mut rows = vec![("model", format!("{name} ({class}, {parameters} parameters)"))];
     if let Some(run) = &run {
