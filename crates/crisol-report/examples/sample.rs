@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 
 use crisol_report::{
-    Curve, Layout, MaskPicture, ModelSummary, PhaseReport, PromptReport, Report, RolloutSample,
-    html, terminal,
+    Curve, Language, Layout, MaskPicture, ModelSummary, PhaseReport, PromptReport, Report,
+    RolloutSample, html, terminal,
 };
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -16,16 +16,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     if let Some(folder) = std::env::args().nth(1) {
         let folder = std::path::Path::new(&folder);
         std::fs::write(folder.join("report.json"), report.to_json())?;
-        std::fs::write(folder.join("report.html"), html(&report))?;
+        std::fs::write(folder.join("report.html"), html(&report, Language::English))?;
     } else {
         let width =
             std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()).unwrap_or(100);
-        print!("{}", terminal(&report, Layout { width, colour: true }));
+        print!(
+            "{}",
+            terminal(&report, Layout { width, colour: true, language: Language::English })
+        );
     }
     Ok(())
 }
 
-fn sample() -> Report {
+pub fn sample() -> Report {
     Report {
         crisol: env!("CARGO_PKG_VERSION").into(),
         title: "SAMPLE DATA: a made-up run".into(),
@@ -70,6 +73,15 @@ fn curve(
         (f64::from(step), to + (from - to) * decay + noise * (wobble.fract()))
     };
     Curve { name: name.into(), unit: unit.into(), points: (1..=steps).map(value).collect() }
+}
+
+/// A curve that grows, and one that never leaves 0.
+pub fn rising(name: &str) -> Curve {
+    curve(name, "", 9, 0.1, 0.9, 4.0, 0.0)
+}
+
+pub fn flat(name: &str) -> Curve {
+    curve(name, "", 9, 0.0, 0.0, 4.0, 0.0)
 }
 
 fn phases() -> Vec<PhaseReport> {

@@ -1,6 +1,6 @@
 //! What a run prints at its end, as files that are read as text: `tests/snapshots/summary/`.
 
-use crisol_report::{Layout, Next, Report, summary};
+use crisol_report::{Language, Layout, Next, Report, summary};
 
 use crate::fixture::{Bench, checkpoint, read};
 
@@ -30,12 +30,16 @@ fn of_the_embedded_run() {
     ]
     .map(|(purpose, command)| Next { purpose, command: command.to_owned() });
     let report = embedded();
-    let text = summary(&report, &next, Layout { width: 80, colour: false });
+    let text =
+        summary(&report, &next, Layout { width: 80, colour: false, language: Language::English });
     assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
     snapshot("embedded-run", &text);
     // One of its phases alone, as `crisol sft` shows it.
     let one = Report { phases: vec![report.phases[1].clone()], ..report };
-    snapshot("one-phase", &summary(&one, &next, Layout { width: 80, colour: false }));
+    snapshot(
+        "one-phase",
+        &summary(&one, &next, Layout { width: 80, colour: false, language: Language::English }),
+    );
 }
 
 /// The last lines of a summary are commands that work.
