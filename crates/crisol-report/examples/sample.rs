@@ -28,7 +28,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-pub fn sample() -> Report {
+pub(crate) fn sample() -> Report {
     Report {
         crisol: env!("CARGO_PKG_VERSION").into(),
         title: "SAMPLE DATA: a made-up run".into(),
@@ -73,15 +73,6 @@ fn curve(
         (f64::from(step), to + (from - to) * decay + noise * (wobble.fract()))
     };
     Curve { name: name.into(), unit: unit.into(), points: (1..=steps).map(value).collect() }
-}
-
-/// A curve that grows, and one that never leaves 0.
-pub fn rising(name: &str) -> Curve {
-    curve(name, "", 9, 0.1, 0.9, 4.0, 0.0)
-}
-
-pub fn flat(name: &str) -> Curve {
-    curve(name, "", 9, 0.0, 0.0, 4.0, 0.0)
 }
 
 fn phases() -> Vec<PhaseReport> {

@@ -111,7 +111,7 @@ pub const MEASURES: &[Measure] = &[
     behaviour("problems_accuracy", ["problems solved", "problemas resueltos"], Share, Higher),
     behaviour(
         "format_accuracy",
-        ["problems answered in the asked format", "problemas respondidos en la forma pedida"],
+        ["problems answered in the asked format", "problemas con la forma pedida"],
         Share,
         Higher,
     ),
@@ -141,10 +141,7 @@ pub const MEASURES: &[Measure] = &[
     ),
     behaviour(
         "reward_accuracy",
-        [
-            "held-out preference pairs ranked right",
-            "pares de preferencias reservados bien ordenados",
-        ],
+        ["held-out preference pairs ranked right", "pares reservados bien ordenados"],
         Share,
         Higher,
     ),
@@ -152,7 +149,7 @@ pub const MEASURES: &[Measure] = &[
         "pairs_accuracy",
         [
             "held-out preference pairs ranked right by the policy",
-            "pares de preferencias reservados bien ordenados por la política",
+            "pares reservados que la política ordena bien",
         ],
         Share,
         Higher,

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use crisol_report::{
-    Demonstration, LadderReport, Language, Layout, MeasuredRung, NotebookModel, NotebookReport,
-    PredictedLoss, PromptReport, Report, StoredAnswer, html, ladder_html, notebook_html, summary,
-    terminal,
+    Curve, Demonstration, LadderReport, Language, Layout, MeasuredRung, NotebookModel,
+    NotebookReport, PredictedLoss, PromptReport, Report, StoredAnswer, html, ladder_html,
+    notebook_html, summary, terminal,
 };
 use serde_json::Value;
 
@@ -16,6 +16,7 @@ mod sample;
 /// Words that are the same in both languages: names of things, units, terms of the field.
 const SHARED: &[&str] = &[
     "Auto",
+    "α",
     "Crisol",
     "Rollouts",
     "CC",
@@ -148,7 +149,17 @@ fn data(json: &str) -> Vec<String> {
     }
     let mut found = Vec::new();
     collect(&serde_json::from_str(json).expect("a report is JSON"), &mut found);
+    // A terminal shows texts line by line.
+    let lines = found.iter().flat_map(|text| text.lines()).map(|line| without_tags(line.trim()));
+    let lines: Vec<String> = lines.collect();
+    found.extend(lines);
+    // Long ones first, so that no piece of one hides the rest of it.
+    found.sort_by_key(|text| std::cmp::Reverse(text.len()));
     found
+}
+
+fn without_tags(text: &str) -> String {
+    text.replace("<think>", "").replace("</think>", "")
 }
 
 fn words(text: &str) -> Vec<&str> {
@@ -167,7 +178,7 @@ fn mixed(lines: [&[String]; 2], data: &[String]) -> Vec<String> {
     // What a line says apart from the data in it.
     let own = |line: &String| {
         let long = data.iter().filter(|text| text.contains(' '));
-        let line = long.fold(line.clone(), |line, text| line.replace(text.as_str(), " "));
+        let line = long.fold(without_tags(line), |line, text| line.replace(text.as_str(), " "));
         let own = |word: &&str| !SHARED.contains(word) && !names.contains(word);
         words(&line).into_iter().filter(own).map(str::to_owned).collect::<Vec<_>>()
     };
@@ -253,15 +264,19 @@ fn nor_does_that_of_one_phase() {
     }
 }
 
+fn curve(name: &str, to: f64) -> Curve {
+    Curve { name: name.into(), unit: String::new(), points: vec![(1.0, 0.0), (2.0, to)] }
+}
+
 /// Every measure there is: its label, its hint, its plot.
 #[test]
 fn nor_do_the_measures() {
     let mut report = report();
     let ids = || crisol_report::measures::MEASURES.iter().map(|measure| measure.id.to_owned());
-    report.phases[1].curves = ids().map(|name| sample::rising(&name)).collect();
+    report.phases[1].curves = ids().map(|name| curve(&name, 0.5)).collect();
     report.phases[1].metrics = ids().map(|id| (id, 0.25)).collect();
     report.phases[1].before = ids().map(|id| (id, 0.5)).collect();
-    report.phases[0].curves = ["reward", "zero_spread"].map(sample::flat).to_vec();
+    report.phases[0].curves = ["reward", "zero_spread"].map(|name| curve(name, 0.0)).to_vec();
     check_page(|language| html(&report, language), &data_of(&report));
 }
 
@@ -286,7 +301,14 @@ fn nor_does_a_ladder() {
         created: "2026-01-02 12:00 UTC".into(),
         limit: 1.0,
         exponent: 0.25,
-        rungs: vec![MeasuredRung { run: "runs/a".into(), loss: 2.0, ..MeasuredRung::default() }],
+        rungs: vec![MeasuredRung {
+            run: "runs/a".into(),
+            parameters: 10,
+            tokens: 205,
+            flops: 1.0,
+            loss: 2.0,
+            fitted: 2.0,
+        }],
         predictions: vec![at(4.0)],
         curve: vec![at(1.0), at(4.0)],
     };

@@ -90,7 +90,7 @@ pub(crate) static SPANISH: Texts = Texts {
         from: |[phase]| format!("desde {phase}"),
         scored_by: |[phase]| format!("puntuada por {phase}"),
         arrows: "Una flecha lleva de un checkpoint a la fase que parte de él",
-        dashed: "; una discontinua, de un <em>reward model</em> a la fase que puntúa",
+        dashed: "; una discontinua, de un reward model a la fase que puntúa",
         boxes: "En cada caja, el mayor cambio con datos reservados.",
     },
     kinds: Kinds {
@@ -269,7 +269,7 @@ si las pérdidas siguen una curva así. Abarca todas las curvas que las ejecucio
 dispersión alrededor de ellas. Con cuatro o cinco ejecuciones es ancho, y el límite apenas se \
 conoce.</li>\n\
 <li>Ningún intervalo sabe lo que las ejecuciones no pueden mostrar: texto que se repite una y otra \
-vez, un <em>learning rate</em> que va mejor a un tamaño que a otro, un límite de la arquitectura. \
+vez, un learning rate que va mejor a un tamaño que a otro, un límite de la arquitectura. \
 Cuanto más lejos de la ejecución mayor, menos hay que fiarse.</li>\n\
 <li>Las pérdidas son de un solo tokenizer y un solo texto reservado. No dicen nada de lo que un \
 modelo sabe hacer.</li>\n\
