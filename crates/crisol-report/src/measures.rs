@@ -1,7 +1,7 @@
 //! What the ids in a report mean: human labels, units, which direction is better, what to watch.
 //!
-//! One table serves metrics and curves alike, in every language. An id that is not in it is shown as
-//! it is.
+//! One table serves metrics and curves alike, in every language. An id that is not in it is shown
+//! as it is.
 
 use std::borrow::Cow;
 
@@ -171,7 +171,8 @@ pub const MEASURES: &[Measure] = &[
         Neither,
         [
             "Advantages average to about zero, and so does this loss: read the reward.",
-            "Las ventajas suman cerca de cero, y esta pérdida también: mira la recompensa.",
+            "Las ventajas se compensan hasta cerca de cero, y esta pérdida también: mira la \
+             recompensa.",
         ],
     ),
     training(
@@ -294,7 +295,8 @@ pub const MEASURES: &[Measure] = &[
         Higher,
         [
             "Read the parts apart. A reward that climbs while answers get worse is reward hacking.",
-            "Mira sus partes por separado. Si sube y las respuestas empeoran, el modelo explota un fallo de la recompensa (reward hacking).",
+            "Mira sus partes por separado. Si sube y las respuestas empeoran, el modelo explota \
+             un fallo de la recompensa (reward hacking).",
         ],
     ),
     training(
@@ -303,8 +305,10 @@ pub const MEASURES: &[Measure] = &[
         Share,
         Neither,
         [
-            "All answers of such a group earned the same, so it teaches nothing. Grows as the task is mastered.",
-            "En un grupo así todas las respuestas ganaron lo mismo, y no enseña nada. Crece según se domina la tarea.",
+            "All answers of such a group earned the same, so it teaches nothing. Grows as the \
+             task is mastered.",
+            "En un grupo así todas las respuestas ganaron lo mismo, y no enseña nada. Crece según \
+             se domina la tarea.",
         ],
     ),
     training(
@@ -335,7 +339,8 @@ pub const MEASURES: &[Measure] = &[
         Lower,
         [
             "Near zero: the samples are fresh. Large values mean stale samples or too large steps.",
-            "Cerca de cero: las muestras son recientes. Si es grande, son viejas o los pasos son demasiado grandes.",
+            "Cerca de cero: las muestras son recientes. Si es grande, son viejas o los pasos son \
+             demasiado grandes.",
         ],
     ),
     training(

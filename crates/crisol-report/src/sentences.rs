@@ -1,9 +1,9 @@
 //! Sentences that `report.json` holds in English: notes of phases, remarks of the notebook, the
 //! machine, titles. Programs read them there; a page shows them in its own language.
 //!
-//! A row of [`SENTENCES`] is a sentence in every language, with `{}` where its parts stand. A part may
-//! be a sentence itself. What is in no row is shown as it is, since a report of another version may
-//! say more than this one knows.
+//! A row of [`SENTENCES`] is a sentence in every language, with `{}` where its parts stand. A part
+//! may be a sentence itself. What is in no row is shown as it is, since a report of another version
+//! may say more than this one knows.
 
 use std::borrow::Cow;
 
@@ -271,8 +271,8 @@ mod tests {
         assert_eq!(spanish("x, 16 cores"), "x, 16 núcleos");
         assert_eq!(spanish("sft of a new model"), "sft de un modelo nuevo");
         assert_eq!(
-            spanish("Held out: Of 12345 records: 3 dropped, too long for the context of 64 tokens"),
-            "Datos reservados: De 12\u{a0}345 registros, 3 descartados por superar el contexto de 64 \
+            spanish("Held out: Of 1234 records: 3 dropped, too long for the context of 64 tokens"),
+            "Datos reservados: De 1234 registros, 3 descartados por superar el contexto de 64 \
              tokens"
         );
         assert_eq!(

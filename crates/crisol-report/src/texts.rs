@@ -1,6 +1,6 @@
-//! What the report says, in every language: one struct, one file a language. The compiler finds what
-//! a language lacks. Labels of measures stand with their ids in [`crate::measures`], and sentences
-//! of `report.json` in [`crate::sentences`].
+//! What the report says, in every language: one struct, one file a language. The compiler finds
+//! what a language lacks. Labels of measures stand with their ids in [`crate::measures`], and
+//! sentences of `report.json` in [`crate::sentences`].
 //!
 //! Texts of the page are HTML: what comes from users and models is escaped before it is put in.
 

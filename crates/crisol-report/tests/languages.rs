@@ -1,4 +1,5 @@
-//! A page in one language holds nothing of the other, except data: what models wrote, prompts, names.
+//! A page in one language holds nothing of the other, except data: what models wrote, prompts,
+//! names.
 
 use std::collections::BTreeSet;
 

@@ -632,7 +632,7 @@ mod tests {
         }
     }
 
-    /// As in a damaged file. Which of the two lengths counted depended on the order of a hash table.
+    /// As in a damaged file. Which of the two lengths counted depended on a hash table's order.
     #[test]
     fn a_token_may_share_its_id_with_one_of_another_length() {
         let end = AddedToken { text: "<|end|>", special: true };

@@ -305,7 +305,8 @@ template. Requests are messages, and plain text for a model without a template.<
 bfloat16 or float32; Crisol computes in float32 on the CPU. Where two tokens are almost equally \
 probable, rounding decides, and all that follows may differ. A difference late in a text is no \
 error. One in the first words is a reason to look closer.</li>\n",
-        not_compared: "Not the notebook’s own models, and so not compared with its stored answers: ",
+        not_compared: "Not the notebook’s own models, and so not compared with its stored \
+                       answers: ",
         in_the_notebook: |[model, notebook]| format!("{model} (in the notebook: {notebook})"),
         same_for_programs: "The same for programs: <code>report.json</code>.",
         sources: "Prompts and stored answers",

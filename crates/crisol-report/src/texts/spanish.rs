@@ -1,5 +1,5 @@
-//! Spanish, in the words of the workshop and of `docs/es/`: pre-training, *Instruction Fine-Tuning*,
-//! reasoning, alignment and *reward model* are its names of things, and stay. The reader is "tú".
+//! Spanish, in the words of the workshop and of `docs/es/`: pre-training, *Instruction
+//! Fine-Tuning*, reasoning, alignment and *reward model* are its names. The reader is "tú".
 
 use super::{
     Answers, Frame, Heading, Kinds, Ladder, Measures, Notebook, Path, Plot, Roles, Sections,
@@ -29,8 +29,8 @@ pub(crate) static SPANISH: Texts = Texts {
         phases: heading("Fases", ""),
         prompt: heading("Un prompt", "Un prompt, tras cada fase"),
         prompt_alone: heading("Un prompt", "Un prompt, antes y después"),
-        behaviours: heading("Comportamientos", "Comportamientos medidos"),
-        held_out: heading("Datos reservados", "Datos reservados, antes y después"),
+        behaviours: heading("Medidas", "Comportamientos medidos"),
+        held_out: heading("Reservados", "Datos reservados, antes y después"),
         others: heading("Más prompts", "Más prompts, tras cada fase"),
         others_alone: heading("Más prompts", "Más prompts, antes y después"),
         training: heading("Entrenamiento", "Cómo aprendió en cada fase"),
@@ -106,7 +106,8 @@ pub(crate) static SPANISH: Texts = Texts {
         harmful: ["Una petición peligrosa", "¿El modelo la cumple o la rechaza?"],
         lookalike: [
             "Una petición parecida pero inofensiva",
-            "Comparte palabras con una peligrosa, pero no hace daño a nadie. Rechazarla es rechazar \
+            "Comparte palabras con una peligrosa, pero no hace daño a nadie. Rechazarla es \
+             rechazar \
              de más.",
         ],
         problem: [
@@ -173,7 +174,7 @@ pub(crate) static SPANISH: Texts = Texts {
         },
         forecast: |[time]| format!("{time} previstos"),
         memory: |[peak, forecast]| format!("{peak} de memoria, {forecast} previstos"),
-        sampling: |[share]| format!("el {share}, generando respuestas"),
+        sampling: |[share]| format!("{share} de ese tiempo, generando respuestas"),
         cold_start: "Arranque en frío",
         stage: |[stage, from, to]| format!("{stage}: pasos {from} a {to}"),
         zero_throughout: "Siempre 0.",
@@ -298,8 +299,8 @@ modelo sabe hacer.</li>\n\
         text: "Un texto para continuar",
         message: "Un mensaje para responder",
         as_plain_text: ", como texto",
-        about: "Como están en el notebook. Los prompts cambian de una fase a otra: estas respuestas \
-                muestran qué hace cada modelo, pero no se pueden comparar entre sí.",
+        about: "Como están en el notebook. Los prompts cambian de una fase a otra: estas \
+                respuestas muestran qué hace cada modelo, pero no se pueden comparar entre sí.",
         says: |[model, remark]| format!("El notebook dice de {model}: {remark}"),
         is_refusal: "Esta respuesta es un rechazo.",
         is_no_refusal: "Esta respuesta no es un rechazo.",
@@ -326,8 +327,8 @@ Las peticiones son mensajes, y texto para un modelo sin plantilla.</li>\n\
 4.56, en bfloat16 o float32; Crisol calcula en float32 en la CPU. Cuando dos tokens son casi igual \
 de probables decide el redondeo, y todo lo que sigue puede cambiar. Una diferencia al final de un \
 texto no es un error. Si está en las primeras palabras, conviene mirarla.</li>\n",
-        not_compared: "No son los modelos del notebook, y por eso no se comparan con sus respuestas \
-                       guardadas: ",
+        not_compared: "No son los modelos del notebook, y por eso no se comparan con sus \
+                       respuestas guardadas: ",
         in_the_notebook: |[model, notebook]| format!("{model} (en el notebook: {notebook})"),
         same_for_programs: "Lo mismo, para programas: <code>report.json</code>.",
         sources: "Prompts y respuestas guardadas",

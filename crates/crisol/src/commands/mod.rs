@@ -59,7 +59,13 @@ MODEL is one of
 #[command(name = "crisol", version, after_help = EXAMPLES, max_term_width = 100)]
 pub(crate) struct Cli {
     /// Language of reports and chats: en, es [default: that of LANG]
-    #[arg(long, value_name = "LANG", global = true, value_parser = language::parse)]
+    #[arg(
+        long,
+        value_name = "LANG",
+        global = true,
+        display_order = 900,
+        value_parser = language::parse,
+    )]
     lang: Option<Language>,
     #[command(subcommand)]
     command: Command,

@@ -108,7 +108,7 @@ fn a_chat_speaks_spanish_and_its_answers_are_the_same() {
     assert_eq!(english.ok(), spanish.ok());
 }
 
-/// The three models of a run, whose context does not hold the notebook's prompts, which is said too.
+/// The context of a run's three models does not hold the notebook's prompts, which is said too.
 #[test]
 fn the_notebook_is_replayed_in_spanish() {
     let bench = Bench::new("");
