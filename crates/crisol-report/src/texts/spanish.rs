@@ -14,7 +14,7 @@ pub(crate) static SPANISH: Texts = Texts {
     frame: Frame {
         untitled: "Informe de Crisol",
         sections: "Secciones",
-        unfold: "Desplegar todo",
+        unfold: "Abrir todo",
         colours: "Colores",
         auto: "Auto",
         light: "Claro",
