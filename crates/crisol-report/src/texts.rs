@@ -314,7 +314,7 @@ pub(crate) struct Notebook {
     pub(crate) how_to_read: &'static str,
     pub(crate) not_compared: &'static str,
     /// A model, and the notebook's in its role.
-    pub(crate) in_the_notebook: Fill<2>,
+    pub(crate) instead_of: Fill<2>,
     pub(crate) same_for_programs: &'static str,
     pub(crate) sources: &'static str,
 }

@@ -208,7 +208,7 @@ fn reading(report: &NotebookReport, language: Language) -> String {
         .models
         .iter()
         .filter(|model| !report.is_compared(&model.role))
-        .map(|model| (texts.in_the_notebook)([&Escaped(&model.name), &Escaped(&model.notebook)]))
+        .map(|model| (texts.instead_of)([&Escaped(&model.name), &Escaped(&model.notebook)]))
         .collect();
     if !others.is_empty() {
         let _ = writeln!(body, "<li>{}{}.</li>", texts.not_compared, others.join(", "));

@@ -180,9 +180,10 @@ fn charts(body: &mut String, curves: &[Curve], language: Language) {
             .iter()
             .enumerate()
             .map(|(index, curve)| Line {
-                label: match alone {
-                    true => title.clone(),
-                    false => measures::plot_and_line(&curve.name, language).1,
+                label: if alone {
+                    title.clone()
+                } else {
+                    measures::plot_and_line(&curve.name, language).1
                 },
                 points: &curve.points,
                 style: index % 4,

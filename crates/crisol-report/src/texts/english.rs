@@ -307,7 +307,7 @@ probable, rounding decides, and all that follows may differ. A difference late i
 error. One in the first words is a reason to look closer.</li>\n",
         not_compared: "Not the notebook’s own models, and so not compared with its stored \
                        answers: ",
-        in_the_notebook: |[model, notebook]| format!("{model} (in the notebook: {notebook})"),
+        instead_of: |[model, notebook]| format!("{model} (in the notebook: {notebook})"),
         same_for_programs: "The same for programs: <code>report.json</code>.",
         sources: "Prompts and stored answers",
     },

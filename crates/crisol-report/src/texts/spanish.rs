@@ -1,6 +1,8 @@
 //! Spanish, in the words of the workshop and of `docs/es/`: pre-training, *Instruction
 //! Fine-Tuning*, reasoning, alignment and *reward model* are its names. The reader is "tú".
 
+use std::fmt::Display;
+
 use super::{
     Answers, Frame, Heading, Kinds, Ladder, Measures, Notebook, Path, Plot, Roles, Sections,
     Tables, Terminal, Texts, Top, Training,
@@ -329,14 +331,14 @@ de probables decide el redondeo, y todo lo que sigue puede cambiar. Una diferenc
 texto no es un error. Si está en las primeras palabras, conviene mirarla.</li>\n",
         not_compared: "No son los modelos del notebook, y por eso no se comparan con sus \
                        respuestas guardadas: ",
-        in_the_notebook: |[model, notebook]| format!("{model} (en el notebook: {notebook})"),
+        instead_of: |[model, notebook]| format!("{model} (en el notebook: {notebook})"),
         same_for_programs: "Lo mismo, para programas: <code>report.json</code>.",
         sources: "Prompts y respuestas guardadas",
     },
 };
 
 /// A text that begins a sentence.
-fn capital(text: impl ToString) -> String {
+fn capital(text: &dyn Display) -> String {
     let text = text.to_string();
     let mut letters = text.chars();
     letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
@@ -383,6 +385,6 @@ mod tests {
 
     #[test]
     fn sentences_begin_with_a_capital_letter() {
-        assert_eq!([capital("último valor"), capital("")], ["Último valor", ""]);
+        assert_eq!([capital(&"último valor"), capital(&"")], ["Último valor", ""]);
     }
 }

@@ -54,7 +54,9 @@ fn a_terminal_gets_a_header_and_line_editing() {
     let model = checkpoint("5-ppo");
     let chat = format!("'{}' chat '{model}' --threads 1", env!("CARGO_BIN_EXE_crisol"));
     let mut terminal = Command::new("timeout");
-    LOCALE.iter().for_each(|variable| _ = terminal.env_remove(variable));
+    for variable in LOCALE {
+        terminal.env_remove(variable);
+    }
     let mut child = terminal
         .args(["60", "script", "-qec", &chat, "/dev/null"])
         .current_dir(bench.path(""))
