@@ -413,9 +413,11 @@ impl<'a> PhaseContext<'a> {
     }
 
     /// Adds a line to the report and passes it to the observer. A line is noted once: a resumed
-    /// phase repeats the lines of its start.
+    /// phase repeats the lines of its start. Each is in the table of sentences, for reports in
+    /// other languages.
     pub(crate) fn note(&mut self, text: impl Into<String>) {
         let text = text.into();
+        debug_assert!(crisol_report::is_known(&text), "{text}");
         if !self.state.notes.contains(&text) {
             self.observer.note(&text);
             self.state.notes.push(text);

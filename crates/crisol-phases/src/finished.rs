@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use crisol_model::{Checkpoint, save_checkpoint};
-use crisol_report::{MaskPicture, ModelSummary, PhaseReport, PromptReport, Report, RolloutSample};
+use crisol_report::{
+    Language, MaskPicture, ModelSummary, PhaseReport, PromptReport, Report, RolloutSample,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::context::PhaseRecord;
@@ -109,10 +111,10 @@ pub(crate) fn save_phase(
     })
 }
 
-/// Writes `report.json` and `report.html` into a run's folder.
-pub fn save_report(report: &Report, out: &Path) -> Result<(), PhaseError> {
+/// Writes `report.json`, and `report.html` in a language, into a run's folder.
+pub fn save_report(report: &Report, out: &Path, language: Language) -> Result<(), PhaseError> {
     crisol_hub::write_file_atomically(&out.join(REPORTS[0]), report.to_json().as_bytes())?;
-    let html = crisol_report::html(report);
+    let html = crisol_report::html(report, language);
     crisol_hub::write_file_atomically(&out.join(REPORTS[1]), html.as_bytes())?;
     Ok(())
 }

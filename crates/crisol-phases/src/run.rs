@@ -16,7 +16,7 @@ use crisol_cost::machine::Machine;
 use crisol_cost::units::Bytes;
 use crisol_engine::Device;
 use crisol_model::Checkpoint;
-use crisol_report::Report;
+use crisol_report::{Language, Report};
 use crisol_train::derived_seed;
 
 use crate::context::{PhaseContext, PhaseRecord};
@@ -47,6 +47,8 @@ pub struct RunOptions<'a> {
     pub machine: Option<&'a Machine>,
     /// Date and time, as text for the report.
     pub created: String,
+    /// Language of `report.html`.
+    pub language: Language,
 }
 
 /// Runs a recipe (`None`: that of the folder, or the embedded one). Returns its report, and writes
@@ -205,6 +207,7 @@ fn measure(
         record.metrics.extend(measured.metrics);
         prompts::merge(&mut record.prompts, measured.prompts);
         if let Some(note) = measured.note {
+            debug_assert!(crisol_report::is_known(&note), "{note}");
             observer.note(&note);
             record.notes.push(note);
         }
@@ -221,6 +224,6 @@ fn write_report(recipe: &Recipe, options: &RunOptions<'_>) -> Result<Report, Pha
     report.threads = options.device.threads();
     report.machine = machine();
     report.created.clone_from(&options.created);
-    save_report(&report, options.out)?;
+    save_report(&report, options.out, options.language)?;
     Ok(report)
 }

@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 
 use crisol_report::{
-    Curve, Layout, MaskPicture, ModelSummary, PhaseReport, PromptReport, Report, RolloutSample,
-    html, terminal,
+    Curve, Language, Layout, MaskPicture, ModelSummary, PhaseReport, PromptReport, Report,
+    RolloutSample, html, terminal,
 };
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -16,16 +16,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     if let Some(folder) = std::env::args().nth(1) {
         let folder = std::path::Path::new(&folder);
         std::fs::write(folder.join("report.json"), report.to_json())?;
-        std::fs::write(folder.join("report.html"), html(&report))?;
+        std::fs::write(folder.join("report.html"), html(&report, Language::English))?;
     } else {
         let width =
             std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()).unwrap_or(100);
-        print!("{}", terminal(&report, Layout { width, colour: true }));
+        print!(
+            "{}",
+            terminal(&report, Layout { width, colour: true, language: Language::English })
+        );
     }
     Ok(())
 }
 
-fn sample() -> Report {
+pub(crate) fn sample() -> Report {
     Report {
         crisol: env!("CARGO_PKG_VERSION").into(),
         title: "SAMPLE DATA: a made-up run".into(),

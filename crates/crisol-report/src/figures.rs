@@ -1,13 +1,64 @@
 //! Formatting of numbers. A number that is not finite is written `–`. A no-break space joins
 //! a number and its unit.
+//!
+//! The functions write English. [`Language`]'s methods of the same names write a language's own:
+//! Spanish has a decimal comma, and a no-break space between thousands from 10 000 on.
 
-use crate::ModelSummary;
+use crate::{Language, ModelSummary};
+
+impl Language {
+    /// A number that is written in English, as this language writes it.
+    pub(crate) fn localised(self, number: &str) -> String {
+        match self {
+            Language::English => number.to_owned(),
+            Language::Spanish => {
+                let whole = number.split('.').next().unwrap_or_default();
+                let digits = whole.chars().filter(char::is_ascii_digit).count();
+                let between = if digits < 5 { "" } else { "\u{a0}" };
+                number.replace(',', between).replace('.', ",")
+            }
+        }
+    }
+
+    pub(crate) fn percent(self, share: f64) -> String {
+        self.localised(&percent(share))
+    }
+
+    pub(crate) fn plain(self, value: f64) -> String {
+        self.localised(&plain(value))
+    }
+
+    /// A count or amount with a decimal prefix and three significant digits: `1.23 M`, `4,56 M`.
+    pub fn prefixed(self, value: f64, unit: &str) -> String {
+        self.localised(&prefixed(value, unit))
+    }
+
+    /// `135 M parameters`, with an adapter `135 M parameters (4.9 M trained)`.
+    pub(crate) fn parameters(self, model: &ModelSummary) -> String {
+        let &ModelSummary { parameters, trained_parameters: trained, .. } = model;
+        let (texts, all) = (&self.texts().top, self.prefixed(parameters as f64, ""));
+        if [0, parameters].contains(&trained) {
+            return (texts.parameters)([&all]);
+        }
+        (texts.trained_parameters)([&all, &self.prefixed(trained as f64, "")])
+    }
+
+    /// A duration: `8.4 s`, `8,4 s`, `3 min 12 s`.
+    pub fn duration(self, seconds: f64) -> String {
+        self.localised(&duration(seconds))
+    }
+
+    /// A number with so many decimals.
+    pub(crate) fn fixed(self, value: f64, decimals: usize) -> String {
+        self.localised(&format!("{value:.decimals$}"))
+    }
+}
 
 /// Placeholder for a missing figure.
 pub(crate) const NONE: &str = "–";
 
 /// A fraction in per cent, with one decimal only if it is not zero.
-pub(crate) fn percent(share: f64) -> String {
+fn percent(share: f64) -> String {
     if !share.is_finite() {
         return NONE.to_owned();
     }
@@ -20,7 +71,7 @@ pub(crate) fn percent(share: f64) -> String {
 }
 
 /// A number with three significant digits, or all of its whole part.
-pub(crate) fn plain(value: f64) -> String {
+fn plain(value: f64) -> String {
     if !value.is_finite() {
         return NONE.to_owned();
     }
@@ -58,16 +109,6 @@ fn thousands(digits: &str) -> String {
     text
 }
 
-/// `135 M parameters`, with an adapter `135 M parameters (4.9 M trained)`.
-pub(crate) fn parameters(model: &ModelSummary) -> String {
-    let &ModelSummary { parameters, trained_parameters: trained, .. } = model;
-    let all = format!("{} parameters", prefixed(parameters as f64, ""));
-    if [0, parameters].contains(&trained) {
-        return all;
-    }
-    format!("{all} ({} trained)", prefixed(trained as f64, ""))
-}
-
 /// A count or amount with a decimal prefix and three significant digits: `1.23 M`, `4.56 TFLOP`.
 pub fn prefixed(value: f64, unit: &str) -> String {
     if !value.is_finite() {
@@ -92,7 +133,7 @@ pub fn prefixed(value: f64, unit: &str) -> String {
 }
 
 /// A duration: `8.4 s`, `3 min 12 s`, `2 h 5 min`.
-pub(crate) fn duration(seconds: f64) -> String {
+fn duration(seconds: f64) -> String {
     if !seconds.is_finite() {
         return NONE.to_owned();
     }
@@ -147,6 +188,19 @@ mod tests {
         assert_eq!(prefixed(1_123_456.0, ""), "1.12\u{a0}M");
         assert_eq!(prefixed(4.56e13, "FLOP"), "45.6\u{a0}TFLOP");
         assert_eq!(prefixed(1.5e9, "B"), "1.5\u{a0}GB");
+    }
+
+    #[test]
+    fn numbers_in_spanish() {
+        let es = Language::Spanish;
+        assert_eq!(es.percent(0.9666), "96,7\u{a0}%");
+        assert_eq!(es.plain(-0.05), "−0,05");
+        assert_eq!(es.plain(-1.25e-4), "−1,25e-4");
+        assert_eq!([es.plain(1_234.0), es.plain(12_345.0)], ["1234", "12\u{a0}345"]);
+        assert_eq!(es.plain(1_234_567.0), "1\u{a0}234\u{a0}567");
+        assert_eq!(es.prefixed(1_123_456.0, ""), "1,12\u{a0}M");
+        assert_eq!([es.duration(8.4), es.duration(192.0)], ["8,4\u{a0}s", "3\u{a0}min 12\u{a0}s"]);
+        assert_eq!([es.fixed(2.0, 3), es.fixed(f64::NAN, 3)], ["2,000", "NaN"]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-use crate::PromptReport;
+use crate::{Language, PromptReport};
 
 /// The content of the `report.json` of a replay of the workshop's notebook.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -88,17 +88,13 @@ impl StoredAnswer {
     }
 
     /// The result of the comparison in words.
-    pub fn verdict(&self) -> String {
+    pub fn verdict(&self, language: Language) -> String {
+        let texts = &language.texts().notebook;
         let length = self.answer.chars().count();
         match self.differs_at {
-            None => "equal to the notebook's stored answer".to_owned(),
-            Some(0) => {
-                "differs from the notebook's stored answer from the first character on".to_owned()
-            }
-            Some(at) => format!(
-                "equal to the notebook's stored answer for {at} of its {length} characters, then \
-                 different"
-            ),
+            None => texts.equal.to_owned(),
+            Some(0) => texts.differs.to_owned(),
+            Some(at) => (texts.differs_after)([&at, &length]),
         }
     }
 }

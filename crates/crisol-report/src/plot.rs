@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-use crate::figures;
+use crate::Language;
 use crate::markup::Escaped;
 
 const WIDTH: f64 = 360.0;
@@ -49,25 +49,33 @@ pub(crate) enum XAxis {
 
 impl XAxis {
     /// The position `x` in words.
-    fn describe(self, x: f64) -> String {
+    fn describe(self, x: f64, language: Language) -> String {
         match self {
-            XAxis::Steps => format!("step {}", figures::plain(x)),
-            XAxis::LogFlops => figures::prefixed(10f64.powf(x), "FLOP"),
+            XAxis::Steps => (language.texts().training.step)([&language.plain(x)]),
+            XAxis::LogFlops => language.prefixed(10f64.powf(x), "FLOP"),
         }
     }
 }
 
 /// Draws a chart. `share` writes values in per cent.
-pub(crate) fn chart(title: &str, lines: &[Line<'_>], share: bool, across: XAxis) -> String {
+pub(crate) fn chart(
+    title: &str,
+    lines: &[Line<'_>],
+    share: bool,
+    across: XAxis,
+    language: Language,
+) -> String {
     let write_value =
-        |value: f64| if share { figures::percent(value) } else { figures::plain(value) };
+        |value: f64| if share { language.percent(value) } else { language.plain(value) };
+    let describe = |x: f64| across.describe(x, language);
     let finite: Vec<Vec<(f64, f64)>> =
         lines.iter().map(|line| line.points.iter().copied().filter(drawable).collect()).collect();
     let all = || finite.iter().flatten().copied();
     if all().next().is_none() {
+        let no_data = language.texts().plot.no_data;
         return format!(
             "<svg class=\"chart\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}: \
-             no data\"> <text class=\"empty\" x=\"{}\" y=\"{}\">no data</text></svg>",
+             {no_data}\"> <text class=\"empty\" x=\"{}\" y=\"{}\">{no_data}</text></svg>",
             Escaped(title),
             WIDTH / 2.0,
             HEIGHT / 2.0
@@ -86,7 +94,7 @@ pub(crate) fn chart(title: &str, lines: &[Line<'_>], share: bool, across: XAxis)
 
     let mut svg = format!(
         "<svg class=\"chart\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">",
-        Escaped(&summary(title, lines, &finite, write_value, across))
+        Escaped(&summary(title, lines, &finite, write_value, describe, language))
     );
     for (at, label) in ticks {
         let _ = write!(
@@ -115,13 +123,13 @@ pub(crate) fn chart(title: &str, lines: &[Line<'_>], share: bool, across: XAxis)
             svg,
             "<text class=\"tick x{anchor}\" x=\"{at:.1}\" y=\"{}\">{}</text>",
             HEIGHT - 10.0,
-            figures::prefixed(tick, "")
+            language.prefixed(tick, "")
         );
     }
     for (line, finite) in lines.iter().zip(&finite) {
         draw_line(&mut svg, line, finite, &x, &y);
     }
-    draw_hovers(&mut svg, lines, &finite, &x, &y, write_value, across);
+    draw_hovers(&mut svg, lines, &finite, &x, &y, write_value, describe);
     svg.push_str("</svg>");
     svg
 }
@@ -138,14 +146,16 @@ fn summary(
     lines: &[Line<'_>],
     finite: &[Vec<(f64, f64)>],
     write_value: impl Fn(f64) -> String,
-    across: XAxis,
+    describe: impl Fn(f64) -> String,
+    language: Language,
 ) -> String {
+    let line_to = language.texts().plot.line;
     let mut text = title.to_owned();
     for (line, points) in lines.iter().zip(finite) {
         if let (Some(first), Some(last)) = (points.first(), points.last()) {
             let (from, to) = (write_value(first.1), write_value(last.1));
-            let _ =
-                write!(text, "; {} from {from} to {to} at {}", line.label, across.describe(last.0));
+            text.push_str("; ");
+            text += &line_to([&line.label, &from, &to, &describe(last.0)]);
         }
     }
     text
@@ -238,7 +248,7 @@ fn draw_hovers(
     x: &Axis,
     y: &Axis,
     write_value: impl Fn(f64) -> String,
-    across: XAxis,
+    describe: impl Fn(f64) -> String,
 ) {
     let Some(longest) = finite.iter().max_by_key(|points| points.len()) else { return };
     let count = longest.len().min(HOVERED);
@@ -247,7 +257,7 @@ fn draw_hovers(
         let step =
             longest[if count == 1 { 0 } else { index * (longest.len() - 1) / (count - 1) }].0;
         let centre = x.pixel(step);
-        let mut title = across.describe(step);
+        let mut title = describe(step);
         let mut marks = String::new();
         for (line, points) in lines.iter().zip(finite) {
             let Some(near) =
@@ -341,6 +351,7 @@ mod tests {
             &[Line { label: "loss".into(), points, style: 0, dots: false }],
             false,
             XAxis::Steps,
+            Language::English,
         )
     }
 
@@ -348,7 +359,7 @@ mod tests {
     fn nothing_to_draw() {
         assert!(one(&[]).contains("no data"));
         assert!(one(&[(1.0, f64::NAN), (f64::INFINITY, 2.0)]).contains("no data"));
-        assert!(chart("loss", &[], false, XAxis::Steps).contains("no data"));
+        assert!(chart("loss", &[], false, XAxis::Steps, Language::English).contains("no data"));
     }
 
     #[test]
@@ -365,6 +376,7 @@ mod tests {
             &[Line { label: "measured".into(), points: &points, style: 3, dots: true }],
             false,
             XAxis::LogFlops,
+            Language::English,
         );
         assert!(svg.contains("<circle class=\"dot l3\"") && !svg.contains("<path"), "{svg}");
         assert!(svg.contains("from 3 to 2 at 1\u{a0}TFLOP"), "{svg}");
@@ -488,6 +500,7 @@ mod tests {
                 &[Line { label: "ended".into(), points, style: 0, dots: false }],
                 true,
                 XAxis::Steps,
+                Language::English,
             )
         };
         assert!(!share(&[(1.0, 1.0), (2.0, 1.0)]).contains(">110"));

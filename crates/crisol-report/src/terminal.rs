@@ -11,11 +11,12 @@ use std::fmt::Write as _;
 use owo_colors::{AnsiColors, OwoColorize as _, Style};
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
-use crate::figures::{NONE, duration, parameters, percent, plain, prefixed, share};
-use crate::html::{form, kind};
+use crate::figures::{NONE, share};
+use crate::html::{form, kind, title};
 use crate::markup::{Segment, segments, without_controls};
 use crate::measures::{Better, MEASURES, Measure, Unit, label, value_text};
-use crate::{PhaseReport, PromptReport, Report};
+use crate::sentences::sentence;
+use crate::{Language, PhaseReport, PromptReport, Report};
 
 pub use summary::{Next, largest_changes, summary};
 
@@ -26,6 +27,8 @@ pub struct Layout {
     pub width: usize,
     /// Whether to use ANSI colours.
     pub colour: bool,
+    /// The language of all that is neither data nor a model's text.
+    pub language: Language,
 }
 
 /// Columns below which nothing sensible can be laid out.
@@ -34,13 +37,14 @@ const NARROWEST: usize = 40;
 /// Renders the report for a terminal: behaviours, answers and costs.
 pub fn terminal(report: &Report, layout: Layout) -> String {
     let mut page = Page::new(layout);
-    let title = if report.title.is_empty() { "Crisol report" } else { &report.title };
-    page.paragraph("", title, Style::new().bold());
+    let language = layout.language;
+    page.paragraph("", &title(report, language), Style::new().bold());
+    let (top, texts) = (&language.texts().top, &language.texts().terminal);
     let facts = [
-        parameters(&report.model),
-        duration(report.total_seconds),
-        format!("peak memory {}", prefixed(report.peak_memory_bytes as f64, "B")),
-        format!("seed {}", report.seed),
+        language.parameters(&report.model),
+        language.duration(report.total_seconds),
+        (texts.peak_memory)([&language.prefixed(report.peak_memory_bytes as f64, "B")]),
+        (top.seed)([&report.seed]),
     ];
     page.paragraph("", &facts.join(" · "), Style::new().dimmed());
     behaviours(&mut page, report);
@@ -54,17 +58,19 @@ pub fn terminal(report: &Report, layout: Layout) -> String {
 
 /// What was worth a line while the phases ran.
 fn notes(page: &mut Page, report: &Report) {
-    let notes: Vec<String> = report
-        .phases
-        .iter()
-        .flat_map(|phase| phase.notes.iter().map(|note| format!("{}: {note}", phase.name)))
-        .collect();
+    let notes = all_notes(report, page.language);
     if !notes.is_empty() {
-        page.heading("Notes");
+        page.heading(page.language.texts().terminal.notes);
     }
     for note in notes {
         page.paragraph("  ", &without_controls(&note), Style::new());
     }
+}
+
+/// The notes of all phases, each after its phase's name.
+fn all_notes(report: &Report, language: Language) -> Vec<String> {
+    let notes = report.phases.iter().flat_map(|phase| phase.notes.iter().map(move |n| (phase, n)));
+    notes.map(|(phase, note)| format!("{}: {}", phase.name, sentence(note, language))).collect()
 }
 
 /// The answers of several models (`columns`) to the same prompts, side by side.
@@ -79,11 +85,13 @@ struct Page {
     text: String,
     width: usize,
     colour: bool,
+    language: Language,
 }
 
 impl Page {
     fn new(layout: Layout) -> Self {
-        Self { text: String::new(), width: layout.width.max(NARROWEST), colour: layout.colour }
+        let Layout { width, colour, language } = layout;
+        Self { text: String::new(), width: width.max(NARROWEST), colour, language }
     }
 
     fn paint(&self, text: &str, style: Style) -> String {
@@ -144,7 +152,9 @@ fn behaviours(page: &mut Page, report: &Report) {
     if rows.is_empty() {
         return;
     }
-    page.heading("Behaviours on held-out prompts");
+    let language = page.language;
+    page.heading(language.texts().terminal.behaviours);
+    let name_of = |measure: &Measure| language.of(measure.label);
     let columns: Vec<(usize, &PhaseReport, String)> = report
         .phases
         .iter()
@@ -155,7 +165,7 @@ fn behaviours(page: &mut Page, report: &Report) {
         })
         .collect();
     let cell = columns.iter().map(|(_, _, name)| name.width()).max().unwrap_or(0).max(7) + 1;
-    let longest = rows.iter().map(|measure| measure.label.width()).max().unwrap_or(0);
+    let longest = rows.iter().map(|measure| name_of(measure).width()).max().unwrap_or(0);
     // Labels give way first, down to 22 columns; then the phases are shown in several blocks.
     let label = longest.min((page.width.saturating_sub(columns.len() * cell)).max(22));
     let per_block = ((page.width - label) / cell).max(1);
@@ -170,9 +180,10 @@ fn behaviours(page: &mut Page, report: &Report) {
         }
         page.line(&head);
         for measure in &rows {
-            let mut line = pad(&clip(measure.label, label), label);
+            let mut line = pad(&clip(name_of(measure), label), label);
             for (_, phase, _) in block {
-                let (text, style) = figure(measure, phase.metrics.get(measure.id).copied());
+                let (text, style) =
+                    figure(measure, phase.metrics.get(measure.id).copied(), language);
                 line += &" ".repeat(cell.saturating_sub(text.width()));
                 line += &page.paint(&text, style);
             }
@@ -182,12 +193,12 @@ fn behaviours(page: &mut Page, report: &Report) {
 }
 
 /// A behaviour's figure: green where it is good, yellow where it is not.
-fn figure(measure: &Measure, value: Option<f64>) -> (String, Style) {
+fn figure(measure: &Measure, value: Option<f64>, language: Language) -> (String, Style) {
     let Some(value) = value.filter(|value| value.is_finite()) else {
         return (NONE.to_owned(), Style::new().dimmed());
     };
     if measure.unit != Unit::Share {
-        return (plain(value), Style::new());
+        return (language.plain(value), Style::new());
     }
     let goodness = match measure.better {
         Better::Higher => Some(value),
@@ -199,16 +210,17 @@ fn figure(measure: &Measure, value: Option<f64>) -> (String, Style) {
         Some(goodness) if goodness < 0.5 => Style::new().yellow(),
         _ => Style::new(),
     };
-    (percent(value), style)
+    (language.percent(value), style)
 }
 
 /// What was measured on held-out data before each phase and after it.
 fn held_out(page: &mut Page, report: &Report) {
-    let rows: Vec<_> = report.phases.iter().enumerate().flat_map(before_and_after).collect();
+    let both = |phase| before_and_after(phase, page.language);
+    let rows: Vec<_> = report.phases.iter().enumerate().flat_map(both).collect();
     if rows.is_empty() {
         return;
     }
-    page.heading("Held-out data, before and after");
+    page.heading(page.language.texts().sections.held_out.title);
     let longest = |text: fn(&[String; 3]) -> &str| {
         rows.iter().map(|(_, _, row)| text(row).width()).max().unwrap_or(0)
     };
@@ -235,40 +247,43 @@ fn held_out(page: &mut Page, report: &Report) {
 /// A phase's measures on held-out data: what, before, after.
 pub(crate) fn before_and_after(
     (index, phase): (usize, &PhaseReport),
+    language: Language,
 ) -> impl Iterator<Item = (usize, &PhaseReport, [String; 3])> {
     let both = move |(id, before): (&String, &f64)| {
         let after = phase.metrics.get(id)?;
-        let what = without_controls(&label(id)).replace('\n', " ");
-        Some((index, phase, [what, value_text(id, *before), value_text(id, *after)]))
+        let what = without_controls(&label(id, language)).replace('\n', " ");
+        let values = [*before, *after].map(|value| value_text(id, value, language));
+        let [before, after] = values;
+        Some((index, phase, [what, before, after]))
     };
     phase.before.iter().filter_map(both)
 }
 
-/// Name of the answers of the starting model.
-const BEFORE: &str = "before";
-
 /// Every prompt, and the answer of each column that has one.
 fn answers(page: &mut Page, columns: &[String], prompts: &[PromptReport]) {
+    let language = page.language;
+    let texts = &language.texts().terminal;
     let names: Vec<String> = columns
         .iter()
         .map(|name| clip(&without_controls(name).replace('\n', " "), page.width - 4))
         .collect();
     let before = prompts.iter().any(|prompt| prompt.before.is_some());
     let longest = names.iter().map(|name| name.width()).max().unwrap_or(0);
-    let longest = longest.max(if before { BEFORE.width() } else { 0 });
+    let longest = longest.max(if before { texts.before.width() } else { 0 });
     // Names that would take more than a quarter of the width stand on a line of their own.
     let beside = longest + 2 <= page.width / 4;
     let indent = if beside { " ".repeat(longest + 2) } else { "  ".to_owned() };
     for prompt in prompts {
-        let title = without_controls(kind(&prompt.kind).0).replace('\n', " ");
-        page.heading(if title.is_empty() { "Prompt" } else { &title });
-        let form = without_controls(form(&prompt.form));
+        let title = without_controls(kind(&prompt.kind, language).0).replace('\n', " ");
+        page.heading(if title.is_empty() { texts.prompt } else { &title });
+        let form = without_controls(form(&prompt.form, language));
         if !form.is_empty() {
             page.paragraph("  ", &format!("{form}:"), Style::new().dimmed());
         }
         page.paragraph("  │ ", &without_controls(prompt.prompt.trim_end()), Style::new());
         page.line("");
-        let before = prompt.before.iter().map(|output| (BEFORE, Style::new().dimmed(), output));
+        let dimmed = Style::new().dimmed();
+        let before = prompt.before.iter().map(|output| (texts.before, dimmed, output));
         let after = names.iter().enumerate().filter_map(|(index, name)| {
             Some((name.as_str(), colour(index), prompt.outputs.get(&columns[index])?))
         });
@@ -311,7 +326,7 @@ fn model_text(page: &Page, output: &str, width: usize) -> Vec<String> {
         lines.extend(wrap(&text, width).iter().map(|line| page.paint(line, style)));
     }
     if lines.is_empty() {
-        lines.push(page.paint("(nothing)", Style::new().dimmed()));
+        lines.push(page.paint(page.language.texts().answers.nothing, Style::new().dimmed()));
     }
     lines
 }
@@ -320,7 +335,8 @@ fn cost(page: &mut Page, report: &Report) {
     if report.phases.is_empty() {
         return;
     }
-    page.heading("What it cost");
+    let language = page.language;
+    page.heading(language.texts().sections.cost.title);
     let flops: f64 = report.phases.iter().map(|phase| phase.flops).sum();
     let names: Vec<String> = report
         .phases
@@ -332,12 +348,12 @@ fn cost(page: &mut Page, report: &Report) {
         let part = share(phase.flops, flops);
         let mut line = page.paint(&names[index], colour(index));
         line += &" ".repeat(longest - names[index].width());
-        let _ = write!(line, "{:>8}", percent(part));
+        let _ = write!(line, "{:>8}", language.percent(part));
         // Narrow terminals keep the share, which is the point, and lose the rest from the right.
         let columns = [
-            (14, duration(phase.seconds)),
-            (14, prefixed(phase.flops, "FLOP")),
-            (16, format!("{} tokens", prefixed(phase.tokens as f64, ""))),
+            (14, language.duration(phase.seconds)),
+            (14, language.prefixed(phase.flops, "FLOP")),
+            (16, (language.texts().top.tokens)([&language.prefixed(phase.tokens as f64, "")])),
         ];
         let mut used = longest + 8;
         for (width, text) in columns {
@@ -364,12 +380,7 @@ fn cost(page: &mut Page, report: &Report) {
         .sum();
     let here = share(pretraining, flops);
     if here > 0.0 {
-        let text = format!(
-            "Pre-training took {} of the compute here; \
-             in large runs it is about 95 % (workshop “LLM Training” \
-             by mkmenta).",
-            percent(here)
-        );
+        let text = (language.texts().terminal.pretraining)([&language.percent(here)]);
         page.paragraph("", &text, Style::new().dimmed());
     }
 }

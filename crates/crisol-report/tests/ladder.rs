@@ -1,6 +1,6 @@
 //! The page of a ladder of runs.
 
-use crisol_report::{LadderReport, MeasuredRung, PredictedLoss, ladder_html};
+use crisol_report::{LadderReport, Language, MeasuredRung, PredictedLoss, ladder_html};
 
 /// A report in which `text` stands wherever a user can write.
 fn report_with(text: &str) -> LadderReport {
@@ -37,8 +37,11 @@ fn the_page_is_self_contained_and_hostile_text_stays_text() {
             .map(|piece| piece.split('>').next().unwrap_or_default().to_owned())
             .collect()
     };
-    let plain = ladder_html(&report_with("plain"));
-    let hostile = ladder_html(&report_with("\"><script>alert(1)</script><img src=x onerror=y>'"));
+    let plain = ladder_html(&report_with("plain"), Language::English);
+    let hostile = ladder_html(
+        &report_with("\"><script>alert(1)</script><img src=x onerror=y>'"),
+        Language::English,
+    );
     assert_eq!(tags(&plain), tags(&hostile));
     for said in ["2.123", "20.5", "4\u{a0}TFLOP", "1.000 to 3.000", "dot l3"] {
         assert!(plain.contains(said), "{said}");

@@ -1,7 +1,8 @@
 //! The page of a replay of the workshop's notebook, and the comparison with its stored answers.
 
 use crisol_report::{
-    Demonstration, NotebookModel, NotebookReport, PromptReport, StoredAnswer, notebook_html,
+    Demonstration, Language, NotebookModel, NotebookReport, PromptReport, StoredAnswer,
+    notebook_html,
 };
 
 /// A report in which `text` stands wherever a user or a model can write.
@@ -61,12 +62,12 @@ fn the_page_is_self_contained_and_hostile_text_stays_text() {
             .map(|piece| piece.split('>').next().unwrap_or_default().to_owned())
             .collect()
     };
-    let plain = notebook_html(&report_with("plain"));
+    let plain = notebook_html(&report_with("plain"), Language::English);
     for forbidden in ["<script", "<link", "<img", "<iframe", "@import", "url(", "src="] {
         assert!(!plain.contains(forbidden), "{forbidden}");
     }
     for text in ["<script>alert(1)</script>", "\"><b onclick=x>", "a & b <i>", "\u{1b}[31m"] {
-        let page = notebook_html(&report_with(text));
+        let page = notebook_html(&report_with(text), Language::English);
         assert!(!page.contains(text), "{text:?} is in the page as it is");
         assert_eq!(tags(&page), tags(&plain), "{text:?} changed the page");
     }
@@ -76,7 +77,7 @@ fn the_page_is_self_contained_and_hostile_text_stays_text() {
 fn where_answers_part_is_said_in_characters() {
     let compare = |stored: &str, answer: &str| {
         let stored = StoredAnswer::compare(stored, answer);
-        (stored.differs_at, stored.verdict())
+        (stored.differs_at, stored.verdict(Language::English))
     };
     assert_eq!(compare("añb", "añb"), (None, "equal to the notebook's stored answer".to_owned()));
     let (at, verdict) = compare("añbcd", "añb日");
@@ -89,7 +90,7 @@ fn where_answers_part_is_said_in_characters() {
 
 #[test]
 fn a_model_of_its_own_is_said_not_to_be_compared() {
-    let page = notebook_html(&report_with("plain"));
+    let page = notebook_html(&report_with("plain"), Language::English);
     assert!(page.contains("plain (in the notebook: plain)") && page.contains("<mark>plain</mark>"));
     assert!(page.contains(", as plain text"));
 }

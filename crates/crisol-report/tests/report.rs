@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use crisol_report::{
-    Curve, Layout, MaskPicture, ModelSummary, PhaseReport, PromptReport, Report, RolloutSample,
-    comparison, html, terminal,
+    Curve, Language, Layout, MaskPicture, ModelSummary, PhaseReport, PromptReport, Report,
+    RolloutSample, comparison, html, terminal,
 };
 use proptest::prelude::*;
 use unicode_width::UnicodeWidthStr as _;
@@ -102,7 +102,7 @@ fn curves_that_stay_at_zero_say_so() {
             points: vec![(1.0, value), (2.0, value)],
         };
         report.phases[0].curves = vec![curve("reward", reward), curve("zero_spread", 1.0)];
-        html(&report)
+        html(&report, Language::English)
     };
     let (unpaid, paid) = (page(0.0), page(0.5));
     assert!(paid.contains("Grows as the task is mastered") && !paid.contains("0 throughout"));
@@ -166,10 +166,11 @@ fn numbers_that_are_not_finite() {
     assert!(read.phases[0].flops.is_nan() && read.rollouts[0].reward.is_nan());
     assert!(read.phases[0].metrics["harmful_refused"].is_nan());
     for report in [&report, &read] {
-        let page = html(report);
+        let page = html(report, Language::English);
         assert!(page.contains("reward –"));
         assert!(!page.contains("NaN") && !page.contains("inf "), "a raw float got out");
-        let text = terminal(report, Layout { width: 80, colour: false });
+        let text =
+            terminal(report, Layout { width: 80, colour: false, language: Language::English });
         assert!(!text.contains("NaN") && !text.contains("inf"));
     }
 }
@@ -181,8 +182,11 @@ fn older_and_empty_reports_load_and_render() {
             .unwrap();
     assert_eq!(report.phases[0].name, "sft");
     for report in [report, Report::default()] {
-        assert!(html(&report).ends_with("</html>\n"));
-        assert!(!terminal(&report, Layout { width: 80, colour: true }).is_empty());
+        assert!(html(&report, Language::English).ends_with("</html>\n"));
+        assert!(
+            !terminal(&report, Layout { width: 80, colour: true, language: Language::English })
+                .is_empty()
+        );
     }
 }
 
@@ -199,7 +203,7 @@ fn errors_name_the_file_the_place_and_the_remedy() {
 
 #[test]
 fn the_page_is_self_contained() {
-    let page = html(&report_with("plain"));
+    let page = html(&report_with("plain"), Language::English);
     for forbidden in ["<script", "<link", "<img", "<iframe", "@import", "url(", "src="] {
         assert!(!page.contains(forbidden), "{forbidden}");
     }
@@ -223,7 +227,7 @@ fn the_page_is_self_contained() {
 
 #[test]
 fn tags_are_balanced() {
-    let page = html(&report_with("plain"));
+    let page = html(&report_with("plain"), Language::English);
     let mut open: Vec<String> = Vec::new();
     let void = ["meta", "input", "br", "!doctype", "line", "circle", "rect", "path"];
     // The style sheet holds no tags, so the pieces between `<` and `>` are the tags of the page.
@@ -243,9 +247,9 @@ fn tags_are_balanced() {
 
 #[test]
 fn hostile_text_stays_text() {
-    let harmless = skeleton(&html(&report_with("plain")));
+    let harmless = skeleton(&html(&report_with("plain"), Language::English));
     for text in HOSTILE {
-        let page = html(&report_with(text));
+        let page = html(&report_with(text), Language::English);
         assert!(!page.contains(text), "{text:?} is in the page as it is");
         assert_eq!(skeleton(&page), harmless, "{text:?} changed the page");
         assert!(!page.contains('\u{1b}') && !page.contains('\u{0}'));
@@ -256,15 +260,20 @@ fn hostile_text_stays_text() {
 fn a_phase_that_samples_says_how_long() {
     let mut report = report_with("plain");
     report.phases[1].sampling_seconds = 0.0;
-    assert_eq!(html(&report).matches("of it sampling answers").count(), 1);
-    assert!(html(&report).contains("<span>20\u{a0}% of it sampling answers</span>"));
+    assert_eq!(html(&report, Language::English).matches("of it sampling answers").count(), 1);
+    assert!(
+        html(&report, Language::English).contains("<span>20\u{a0}% of it sampling answers</span>")
+    );
 }
 
 #[test]
 fn what_was_expected_stands_beside_what_was() {
     let mut report = report_with("plain");
     report.phases[1].expected_seconds = 0.0;
-    assert_eq!(html(&report).matches("<span>3.0\u{a0}s forecast</span>").count(), 1);
+    assert_eq!(
+        html(&report, Language::English).matches("<span>3.0\u{a0}s forecast</span>").count(),
+        1
+    );
 }
 
 /// Captions say what was measured and what is shown, and nothing of what a phase usually does.
@@ -279,7 +288,7 @@ fn captions_follow_the_figures_and_the_answers() {
         report.prompts[0].kind = "harmful".into();
         report.prompts[0].outputs =
             report.phases.iter().map(|phase| (phase.name.clone(), answer.to_owned())).collect();
-        html(&report)
+        html(&report, Language::English)
     };
     let complies = page(0.0, "Gladly.");
     assert!(complies.contains("harmful requests refused: aplain <b>0\u{a0}%</b>, bplain <b>0"));
@@ -301,7 +310,7 @@ fn captions_follow_the_figures_and_the_answers() {
 fn one_prompt_stands_first_and_the_rest_folds() {
     let mut report = report_with("plain");
     report.prompts.push(PromptReport { prompt: "second".into(), ..report.prompts[0].clone() });
-    let page = html(&report);
+    let page = html(&report, Language::English);
     let at = |text: &str| page.find(text).unwrap_or_else(|| panic!("no {text}"));
     let order = ["id=\"top\"", "id=\"phases\"", "id=\"prompt\"", "<div class=\"cards", "<details"];
     assert!(order.map(at).is_sorted(), "{:?}", order.map(at));
@@ -315,14 +324,20 @@ fn one_prompt_stands_first_and_the_rest_folds() {
     assert_eq!(page.matches("<details").count(), page.matches("<summary>").count());
     assert!(!page.contains("<details class=\"phase c0\" open"));
     report.phases.truncate(1);
-    assert!(html(&report).contains("<details class=\"phase c0\" open"), "one phase stands open");
+    assert!(
+        html(&report, Language::English).contains("<details class=\"phase c0\" open"),
+        "one phase stands open"
+    );
 }
 
 /// On a phone the picker shows one column. Each button has its rule, and each column its button.
 #[test]
 fn a_phone_picks_the_phase() {
     let mut report = report_with("plain");
-    assert!(!html(&report).contains("class=\"picker\""), "two answers need no picker");
+    assert!(
+        !html(&report, Language::English).contains("class=\"picker\""),
+        "two answers need no picker"
+    );
     let third = PhaseReport {
         name: "scorer".into(),
         parent: Some("aplain".into()),
@@ -330,7 +345,7 @@ fn a_phone_picks_the_phase() {
         ..PhaseReport::default()
     };
     report.phases.push(third);
-    let page = html(&report);
+    let page = html(&report, Language::English);
     for i in 0..3 {
         assert_eq!(page.matches(&format!("id=\"pick-{i}\"")).count(), 1);
         assert!(page.contains(&format!(":root:has(#pick-{i}:checked) .of:not(.of-{i})")));
@@ -351,39 +366,40 @@ fn cold_start_and_grpo_are_drawn_apart() {
     };
     let mut report = report_with("plain");
     report.phases[0].curves = vec![curve("loss", 1), curve("lr", 1), curve("reward", 5)];
-    let charts = |report: &Report| html(report).matches("<svg class=\"chart\"").count();
+    let charts =
+        |report: &Report| html(report, Language::English).matches("<svg class=\"chart\"").count();
     assert_eq!(charts(&report), 3 + 1, "only a reasoning phase has two stages");
     report.phases[0].kind = "reason".into();
     assert_eq!(charts(&report), 5 + 1, "loss and rate of either stage, and the reward");
-    let page = html(&report);
+    let page = html(&report, Language::English);
     assert!(page.contains("Cold start: steps 1 to 4") && page.contains("GRPO: steps 5 to 7"));
     assert!(page.contains("training loss from 1 to 0.25 at step 4"));
     assert!(page.contains("policy loss from 0.2 to 0.143 at step 7"));
     // Without a cold start there is one stage.
     report.phases[0].curves = vec![curve("loss", 1), curve("reward", 1)];
     assert!(page.contains("worked solutions first (cold start)"));
-    let page = html(&report);
+    let page = html(&report, Language::English);
     assert!(!page.contains("Cold start") && !page.contains("cold start"));
 }
 
 #[test]
 fn a_reward_model_points_at_the_phase_that_it_scores() {
     let mut report = report_with("plain");
-    assert!(!html(&report).contains("class=\"scores\""));
+    assert!(!html(&report, Language::English).contains("class=\"scores\""));
     report.phases[1].reward_model = Some("aplain".into());
-    let page = html(&report);
+    let page = html(&report, Language::English);
     assert_eq!(page.matches("class=\"scores\"").count(), 1);
     assert!(page.contains("from aplain, scored by aplain"));
     // One that is no phase of the run has no box to point from.
     report.phases[1].reward_model = Some("a/folder".into());
-    assert!(!html(&report).contains("class=\"scores\""));
+    assert!(!html(&report, Language::English).contains("class=\"scores\""));
 }
 
 #[test]
 fn thoughts_are_set_off() {
     let mut report = report_with("plain");
     report.prompts[0].outputs.insert("aplain".into(), "<think>2 + 2 < 5</think>It is 4.".into());
-    let page = html(&report);
+    let page = html(&report, Language::English);
     assert!(
         page.contains("<p class=\"thought\"><small>thinks</small>2 + 2 &lt; 5</p><p>It is 4.</p>")
     );
@@ -420,7 +436,7 @@ fn a_terminal_gets_the_story() {
         }],
         ..Report::default()
     };
-    let text = terminal(&report, Layout { width: 80, colour: false });
+    let text = terminal(&report, Layout { width: 80, colour: false, language: Language::English });
     assert!(!text.contains('\u{1b}'));
     let row = text.lines().find(|line| line.starts_with("harmful requests refused")).unwrap();
     assert_eq!(row.split_whitespace().collect::<Vec<_>>()[3..], ["0", "%", "98.5", "%"]);
@@ -428,7 +444,10 @@ fn a_terminal_gets_the_story() {
     let dpo = text.lines().position(|line| line == "dpo  I cannot.").expect("the answer after dpo");
     assert!(sft < dpo, "answers are in the order of the phases");
     assert!(text.lines().any(|line| line.starts_with("sft") && line.contains("75 %")), "{text}");
-    assert!(terminal(&report, Layout { width: 80, colour: true }).contains('\u{1b}'));
+    assert!(
+        terminal(&report, Layout { width: 80, colour: true, language: Language::English })
+            .contains('\u{1b}')
+    );
 }
 
 #[test]
@@ -445,7 +464,7 @@ fn comparison_keeps_the_order_of_its_columns() {
     let text = comparison(
         &["base".into(), "aligned".into(), "absent".into()],
         &[prompt],
-        Layout { width: 60, colour: false },
+        Layout { width: 60, colour: false, language: Language::English },
     );
     let base = text.find("base     me").unwrap();
     let aligned = text.find("aligned  you").unwrap();
@@ -485,11 +504,11 @@ proptest! {
 
     #[test]
     fn no_markup_survives(text in any_text()) {
-        let page = html(&report_with(&format!("<{text}>")));
+        let page = html(&report_with(&format!("<{text}>")), Language::English);
         let raw = format!("<{text}>");
         prop_assert!(!page.contains(&raw));
         // Every tag of the page is one of its own.
-        let own = skeleton(&html(&report_with("<think>plain</think>")));
+        let own = skeleton(&html(&report_with("<think>plain</think>"), Language::English));
         for tag in skeleton(&page) {
             prop_assert!(own.contains(&tag), "<{tag}>");
         }
@@ -498,7 +517,7 @@ proptest! {
     #[test]
     fn nothing_is_wider_than_the_terminal(text in any_text(), width in 0usize..140, colour: bool) {
         let report = report_with(&text);
-        let layout = Layout { width, colour };
+        let layout = Layout { width, colour, language: Language::English };
         let columns: Vec<String> = report.phases.iter().map(|phase| phase.name.clone()).collect();
         for text in [terminal(&report, layout), comparison(&columns, &report.prompts, layout)] {
             prop_assert!(!plain(&text).trim().is_empty());

@@ -9,6 +9,7 @@ use crisol_report::{Layout, wrap};
 use owo_colors::OwoColorize as _;
 
 use crate::error::CliError;
+use crate::language::language;
 
 /// Columns that a report takes where there is no terminal to ask.
 const COLUMNS: usize = 100;
@@ -73,7 +74,7 @@ pub(crate) fn ask(prompt: &str) {
 pub(crate) fn layout() -> Layout {
     let width = terminal_size::terminal_size_of(std::io::stdout())
         .map_or(COLUMNS, |(width, _)| width.0.into());
-    Layout { width, colour: colour() }
+    Layout { width, colour: colour(), language: language() }
 }
 
 /// Whether standard output shows colours (`NO_COLOR`, `CLICOLOR_FORCE` and pipes are respected).
@@ -98,7 +99,7 @@ const NAMES: usize = 14;
 /// Rows of a name and what is to be said, which goes on below itself where it is longer than a
 /// line.
 pub(crate) fn named_rows(rows: &[(&str, String)]) -> String {
-    let Layout { width, colour } = layout();
+    let Layout { width, colour, .. } = layout();
     let mut out = String::new();
     for (name, what) in rows {
         let name = format!("{name:<NAMES$}");

@@ -16,10 +16,12 @@ mod ctrl_c;
 mod datasets;
 mod error;
 mod hub;
+mod language;
 mod model;
 mod progress;
 mod references;
 mod shape;
+mod texts;
 
 use std::process::ExitCode;
 

@@ -5,7 +5,7 @@ use std::io::IsTerminal as _;
 use std::time::{Duration, Instant};
 
 use crisol_phases::{Observer, PhaseForecast, SaveStats, StageForecast};
-use crisol_report::{PhaseReport, Report, largest_changes, prefixed};
+use crisol_report::{Language, PhaseReport, Report, largest_changes, prefixed};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::console::{say, say_wrapped};
@@ -271,7 +271,7 @@ fn summary(finished: &Report, phase: &PhaseReport, saves: SaveStats) -> String {
         memory(phase.peak_memory_bytes as f64),
         phase.checkpoint
     );
-    let changes: Vec<String> = largest_changes(finished, phase, CHANGES)
+    let changes: Vec<String> = largest_changes(finished, phase, CHANGES, Language::English)
         .into_iter()
         .map(|[label, figures]| format!("{label} {figures}"))
         .collect();

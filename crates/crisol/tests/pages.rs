@@ -228,7 +228,9 @@ fn commands_are_found_and_checked() {
     let help = |command: &[String]| {
         match command.join(" ").as_str() {
             "" => "Usage: crisol <COMMAND>\n\nCommands:\n  sft   Tune\n  data  Look\n\nOptions:\n",
-            "data" => "Usage: crisol data <COMMAND>\n\nCommands:\n  show  Show\n\nOptions:\n",
+            "data" => {
+                "Usage: crisol data [OPTIONS] <COMMAND>\n\nCommands:\n  show  Show\n\nOptions:\n"
+            }
             _ => "Usage: crisol sft <MODEL>\n\nOptions:\n  -h, --help  Help\n      --lora[=<R>]\n",
         }
         .to_owned()
@@ -424,7 +426,8 @@ fn unknown_in(words: &[String], mut help: impl FnMut(&[String]) -> String) -> Ve
     let (command, rest) = words.split_at(known);
     let name = ["crisol"].into_iter().chain(command.iter().map(String::as_str));
     let name = name.collect::<Vec<_>>().join(" ");
-    let takes_command = text.lines().any(|line| line == format!("Usage: {name} <COMMAND>"));
+    let usage = format!("Usage: {name} <COMMAND>");
+    let takes_command = text.lines().any(|line| line.replace(" [OPTIONS]", "") == usage);
     let wrong = |word: &&String| {
         let option = word.split('=').next().unwrap_or(word);
         option.starts_with("--") && !options(&text).contains(&option)

@@ -7,38 +7,34 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use super::path::scorer;
+use super::path::origin;
 use crate::markup::{Escaped, Segment, segments};
 use crate::measures::{MEASURES, measure, value_text};
-use crate::{PhaseReport, PromptReport, Report, changes};
+use crate::{Language, PhaseReport, PromptReport, Report, changes};
 
 /// What a kind of prompt is, and what to compare in its answers. It never says what the answers
 /// are: that is measured.
-pub(crate) fn kind(id: &str) -> (&str, &'static str) {
-    match id {
-        "question-list" => {
-            ("A list of questions", "Does the model continue the list, or answer a question?")
-        }
-        "document" => ("A document's beginning", "Does the model continue whatever it is given?"),
-        "fact" => ("A fact", "Is the answer right, and does it end there?"),
-        "harmful" => ("A harmful request", "Does the model comply or refuse?"),
-        "lookalike" => (
-            "A harmless look-alike",
-            "It shares words with a harmful request but harms nobody. A refusal is over-refusal.",
-        ),
-        "problem" => {
-            ("A problem", "Is the result right, and does the model think before it answers?")
-        }
-        "held-out" => ("A held-out prompt", "From data like the phase's own, not trained on."),
-        other => (other, ""),
-    }
+pub(crate) fn kind(id: &str, language: Language) -> (&str, &'static str) {
+    let texts = &language.texts().kinds;
+    let [name, question] = match id {
+        "question-list" => texts.question_list,
+        "document" => texts.document,
+        "fact" => texts.fact,
+        "harmful" => texts.harmful,
+        "lookalike" => texts.lookalike,
+        "problem" => texts.problem,
+        "held-out" => texts.held_out,
+        other => return (other, ""),
+    };
+    (name, question)
 }
 
 /// What the model was given, in a few words.
-pub(crate) fn form(id: &str) -> &str {
+pub(crate) fn form(id: &str, language: Language) -> &str {
+    let texts = &language.texts().kinds;
     match id {
-        "chat" => "the user says",
-        "text" => "the document begins",
+        "chat" => texts.user_says,
+        "text" => texts.document_begins,
         other => other,
     }
 }
@@ -81,13 +77,14 @@ impl Column {
 }
 
 /// The columns of a report: the phases that answer prompts or have measured behaviours.
-pub(super) fn columns(report: &Report) -> Vec<Column> {
+pub(super) fn columns(report: &Report, language: Language) -> Vec<Column> {
+    let texts = &language.texts().answers;
     let mut columns = Vec::new();
     if report.prompts.iter().any(|prompt| prompt.before.is_some()) {
         columns.push(Column {
             key: None,
             colour: String::new(),
-            name: "before training".into(),
+            name: texts.before_training.into(),
             lead: "",
             origin: String::new(),
             from: None,
@@ -104,20 +101,13 @@ pub(super) fn columns(report: &Report) -> Vec<Column> {
             continue;
         }
         let parent = phase.parent.as_ref();
-        let origin = match (parent, scorer(&report.phases, index)) {
-            (Some(parent), Some(scorer)) => {
-                format!("from {parent}, scored by {}", report.phases[scorer].name)
-            }
-            (Some(parent), None) => format!("from {parent}"),
-            _ => String::new(),
-        };
         let from = columns.iter().position(|column| column.key.as_ref() == parent);
         columns.push(Column {
             key: Some(phase.name.clone()),
             colour: super::colour(index),
             name: phase.name.clone(),
-            lead: "after ",
-            origin,
+            lead: texts.after,
+            origin: origin(report, index, language),
             from: if parent.is_some() { from } else { began_with },
         });
     }
@@ -213,7 +203,7 @@ fn first(report: &Report, columns: &[Column]) -> Option<usize> {
 
 /// The prompt that a summary shows: the one at the top of the page.
 pub(crate) fn shown_first(report: &Report) -> Option<&PromptReport> {
-    first(report, &columns(report)).map(|at| &report.prompts[at])
+    first(report, &columns(report, Language::default())).map(|at| &report.prompts[at])
 }
 
 /// How much two texts differ in words: 0 for the same set of words, 1 for none in common.
@@ -225,37 +215,42 @@ fn distance(a: &str, b: &str) -> f64 {
 }
 
 /// The prompt at the top of the page.
-pub(super) fn hero(report: &Report, columns: &[Column]) -> String {
+pub(super) fn hero(report: &Report, columns: &[Column], language: Language) -> String {
     let Some(at) = first(report, columns) else { return String::new() };
     let prompt = &report.prompts[at];
-    let (title, question) = kind(&prompt.kind);
+    let (title, question) = kind(&prompt.kind, language);
     let title = Escaped(title);
     let mut body = format!("<p class=\"about\"><strong>{title}.</strong> {question}</p>\n");
-    body.push_str(&answered(report, columns, prompt));
+    body.push_str(&answered(report, columns, prompt, language));
     body
 }
 
 /// A prompt, its answers, and what was measured of its kind.
-fn answered(report: &Report, columns: &[Column], prompt: &PromptReport) -> String {
+fn answered(
+    report: &Report,
+    columns: &[Column],
+    prompt: &PromptReport,
+    language: Language,
+) -> String {
     let mut body = String::new();
-    given(&mut body, form(&prompt.form), &prompt.prompt);
-    cards(&mut body, columns, prompt, |_| "");
-    body.push_str(&measured(report, &prompt.kind));
-    body.push_str(&thinking(columns, prompt));
+    given(&mut body, form(&prompt.form, language), &prompt.prompt);
+    cards(&mut body, columns, prompt, |_| "", language);
+    body.push_str(&measured(report, &prompt.kind, language));
+    body.push_str(&thinking(columns, prompt, language));
     body
 }
 
 /// The other prompts, folded.
-pub(super) fn others(report: &Report, columns: &[Column]) -> String {
+pub(super) fn others(report: &Report, columns: &[Column], language: Language) -> String {
     let shown = first(report, columns);
     let mut body = String::new();
     for (at, prompt) in report.prompts.iter().enumerate() {
         if Some(at) == shown {
             continue;
         }
-        let (title, question) = kind(&prompt.kind);
-        let inside =
-            format!("<p class=\"about\">{question}</p>\n") + &answered(report, columns, prompt);
+        let (title, question) = kind(&prompt.kind, language);
+        let inside = format!("<p class=\"about\">{question}</p>\n")
+            + &answered(report, columns, prompt, language);
         let summary = format!(
             "<strong>{}</strong> <span class=\"snippet\">{}</span>",
             Escaped(title),
@@ -267,27 +262,25 @@ pub(super) fn others(report: &Report, columns: &[Column]) -> String {
 }
 
 /// What was measured over all prompts of a kind, in a sentence; empty where nothing was.
-fn measured(report: &Report, kind: &str) -> String {
+fn measured(report: &Report, kind: &str, language: Language) -> String {
     let Some(id) = measured_by(kind) else { return String::new() };
     let values: Vec<String> = report
         .phases
         .iter()
         .filter_map(|phase| {
             let value = phase.metrics.get(id).copied().filter(|value| value.is_finite())?;
-            let figure = value_text(id, value);
+            let figure = value_text(id, value, language);
             Some(format!("{} <b>{}</b>", Escaped(&phase.name), Escaped(&figure)))
         })
         .collect();
     let Some(row) = measure(id).filter(|_| !values.is_empty()) else { return String::new() };
-    let values = values.join(", ");
-    format!(
-        "<p class=\"about\">Over all held-out prompts of this kind, {}: {values}.</p>\n",
-        row.label
-    )
+    let measured = language.texts().answers.measured;
+    let said = measured([&language.of(row.label), &values.join(", ")]);
+    format!("<p class=\"about\">{said}</p>\n")
 }
 
 /// Which of the answers hold thinking; empty where none does.
-fn thinking(columns: &[Column], prompt: &PromptReport) -> String {
+fn thinking(columns: &[Column], prompt: &PromptReport, language: Language) -> String {
     let thinks = |column: &&Column| {
         let answer = column.answer(prompt).unwrap_or_default();
         segments(answer).iter().any(|segment| matches!(segment, Segment::Thinking(..)))
@@ -300,7 +293,8 @@ fn thinking(columns: &[Column], prompt: &PromptReport) -> String {
     if names.is_empty() {
         return String::new();
     }
-    format!("<p class=\"about\">Thinking stands in the answers {}.</p>\n", names.join(", "))
+    let said = (language.texts().answers.thinking)([&names.join(", ")]);
+    format!("<p class=\"about\">{said}</p>\n")
 }
 
 /// What a model is given.
@@ -319,15 +313,17 @@ pub(super) fn cards(
     columns: &[Column],
     prompt: &PromptReport,
     remark: impl Fn(&Column) -> &'static str,
+    language: Language,
 ) {
     let answers = columns.iter().filter(|column| column.answer(prompt).is_some()).count();
     let _ = writeln!(body, "<div class=\"cards n{answers}\">");
     for (i, column) in columns.iter().enumerate() {
         let Column { colour, name, lead, origin, .. } = column;
         let (class, text) = match column.answer(prompt) {
-            Some(answer) => ("card", text(answer)),
+            Some(answer) => ("card", text(answer, language)),
             None if columns.len() > UNPICKED => {
-                ("card absent", "<p class=\"silence\">no answer to this prompt</p>".to_owned())
+                let said = language.texts().answers.no_answer;
+                ("card absent", format!("<p class=\"silence\">{said}</p>"))
             }
             None => continue,
         };
@@ -344,10 +340,11 @@ pub(super) fn cards(
 }
 
 /// A model's text with its thinking set off.
-pub(super) fn text(output: &str) -> String {
+pub(super) fn text(output: &str, language: Language) -> String {
+    let texts = &language.texts().answers;
     let segments = segments(output);
     if segments.is_empty() {
-        return "<p class=\"silence\">(nothing)</p>".to_owned();
+        return format!("<p class=\"silence\">{}</p>", texts.nothing);
     }
     let mut html = String::new();
     for segment in segments {
@@ -356,7 +353,7 @@ pub(super) fn text(output: &str) -> String {
             Segment::Thinking(text, closed) => write!(
                 html,
                 "<p class=\"thought\"><small>{}</small>{}</p>",
-                if closed { "thinks" } else { "thinks, unfinished" },
+                if closed { texts.thinks } else { texts.thinks_unfinished },
                 Escaped(text)
             ),
         };

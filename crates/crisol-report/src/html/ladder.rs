@@ -2,49 +2,45 @@
 
 use std::fmt::Write as _;
 
+use super::top::made_by;
 use super::{Page, Section};
-use crate::figures::prefixed;
 use crate::markup::Escaped;
 use crate::plot::{Line, XAxis, chart};
-use crate::{LadderReport, PredictedLoss};
+use crate::{LadderReport, Language, PredictedLoss};
 
 /// Renders a fitted ladder as one self-contained HTML page.
-pub fn ladder_html(report: &LadderReport) -> String {
+pub fn ladder_html(report: &LadderReport, language: Language) -> String {
+    let texts = &language.texts().ladder;
+    let reading = texts.how_to_read.to_owned();
     let sections = vec![
-        Section { id: "curve", nav: "Curve", title: "Loss by compute", body: plot(report) },
-        Section { id: "runs", nav: "Runs", title: "The runs", body: runs(report) },
-        Section { id: "larger", nav: "Larger runs", title: "Larger runs", body: larger(report) },
-        Section {
-            id: "reading",
-            nav: "How to read",
-            title: "How to read this",
-            body: READING.into(),
-        },
+        Section { id: "curve", heading: texts.curve, body: plot(report, language) },
+        Section { id: "runs", heading: texts.runs, body: runs(report, language) },
+        Section { id: "larger", heading: texts.larger, body: larger(report, language) },
+        Section { id: "reading", heading: texts.reading, body: reading },
     ];
-    let title = "A ladder of runs";
     Page {
-        title,
-        header: header(report, title),
+        language,
+        title: texts.title,
+        header: header(report, language),
         picker: String::new(),
         style: String::new(),
         sections,
-        footer: footer(report),
+        footer: footer(report, language),
     }
     .html()
 }
 
-/// A loss as tables have it.
-fn loss(value: f64) -> String {
-    format!("{value:.3}")
-}
+/// Decimals of a loss.
+const DECIMALS: usize = 3;
 
-fn header(report: &LadderReport, title: &str) -> String {
+fn header(report: &LadderReport, language: Language) -> String {
+    let texts = &language.texts().ladder;
+    let loss = |value: f64| language.fixed(value, DECIMALS);
     let LadderReport { limit, exponent, rungs, predictions, .. } = report;
     let mut header = format!(
-        "<header id=\"top\">\n<h1>{title}</h1>\n<p class=\"lead\">{} models, each pre-trained on \
-         about as many tokens a parameter. A curve through their losses on held-out text predicts \
-         those of larger models.</p>\n<dl class=\"tiles\">\n",
-        rungs.len()
+        "<header id=\"top\">\n<h1>{}</h1>\n<p class=\"lead\">{}</p>\n<dl class=\"tiles\">\n",
+        texts.title,
+        (texts.lead)(rungs.len())
     );
     let mut tile = |label: &str, value: &str, detail: &str| {
         let _ = writeln!(
@@ -52,21 +48,19 @@ fn header(report: &LadderReport, title: &str) -> String {
             "<div><dt>{label}</dt><dd>{value}</dd><dd class=\"detail\">{detail}</dd></div>"
         );
     };
-    let of_limit = if report.shows_no_limit() {
-        "these runs show no limit"
-    } else {
-        "nats a token, however much compute"
-    };
-    tile("limit", &loss(*limit), of_limit);
-    tile("exponent", &loss(*exponent), "of compute, above the limit");
+    let of_limit = if report.shows_no_limit() { texts.no_limit } else { texts.of_limit };
+    tile(texts.limit, &loss(*limit), of_limit);
+    tile(texts.exponent, &loss(*exponent), texts.of_exponent);
     for PredictedLoss { times, low, expected, high, .. } in predictions {
-        let interval = format!("{} to {}", loss(*low), loss(*high));
-        tile(&format!("at {}× the largest", prefixed(*times, "")), &loss(*expected), &interval);
+        let interval = (texts.range)([&loss(*low), &loss(*high)]);
+        let label = (texts.at_times)([&language.prefixed(*times, "")]);
+        tile(&label, &loss(*expected), &interval);
     }
     header + "</dl>\n</header>\n"
 }
 
-fn plot(report: &LadderReport) -> String {
+fn plot(report: &LadderReport, language: Language) -> String {
+    let texts = &language.texts().ladder;
     let at = |of: fn(&PredictedLoss) -> f64| -> Vec<(f64, f64)> {
         report.curve.iter().map(|point| (point.flops.log10(), of(point))).collect()
     };
@@ -74,42 +68,38 @@ fn plot(report: &LadderReport) -> String {
         report.rungs.iter().map(|rung| (rung.flops.log10(), rung.loss)).collect();
     let (fitted, low, high) = (at(|p| p.expected), at(|p| p.low), at(|p| p.high));
     let lines = [
-        Line { label: "fitted".into(), points: &fitted, style: 0, dots: false },
-        Line { label: "90 % interval, upper end".into(), points: &high, style: 1, dots: false },
-        Line { label: "90 % interval, lower end".into(), points: &low, style: 1, dots: false },
-        Line { label: "measured".into(), points: &measured, style: 3, dots: true },
+        Line { label: texts.fitted.into(), points: &fitted, style: 0, dots: false },
+        Line { label: texts.upper_end.into(), points: &high, style: 1, dots: false },
+        Line { label: texts.lower_end.into(), points: &low, style: 1, dots: false },
+        Line { label: texts.measured.into(), points: &measured, style: 3, dots: true },
     ];
-    let legend = [("l0", "fitted"), ("l1", "90 % interval"), ("l3 dots", "measured")]
+    let legend = [("l0", texts.fitted), ("l1", texts.interval), ("l3 dots", texts.measured)]
         .map(|(class, label)| format!("<span class=\"{class}\">{label}</span>"));
     format!(
-        "<div class=\"charts wide c0\"><figure><figcaption><strong>held-out loss</strong> \
-         <small>nats a token</small><span class=\"legend\">{}</span></figcaption>{}\
-         <p>XAxis: log10 of the operations of training (12 is a TFLOP).</p></figure></div>\n",
+        "<div class=\"charts wide c0\"><figure><figcaption><strong>{}</strong> \
+         <small>{}</small><span class=\"legend\">{}</span></figcaption>{}\
+         <p>{}</p></figure></div>\n",
+        texts.loss,
+        texts.unit,
         legend.concat(),
-        chart("held-out loss", &lines, false, XAxis::LogFlops)
+        chart(texts.loss, &lines, false, XAxis::LogFlops, language),
+        texts.axis
     )
 }
 
-fn runs(report: &LadderReport) -> String {
-    let mut body = table(&[
-        "run",
-        "parameters",
-        "tokens",
-        "tokens a parameter",
-        "compute",
-        "measured",
-        "fitted",
-    ]);
+fn runs(report: &LadderReport, language: Language) -> String {
+    let loss = |value: f64| language.fixed(value, DECIMALS);
+    let mut body = table(&language.texts().ladder.of_runs);
     for rung in &report.rungs {
         let _ = writeln!(
             body,
-            "<tr><th scope=\"row\">{}</th><td>{}</td><td>{}</td><td>{:.1}</td><td>{}</td>\
+            "<tr><th scope=\"row\">{}</th><td>{}</td><td>{}</td><td>{}</td><td>{}</td>\
              <td>{}</td><td>{}</td></tr>",
             Escaped(&rung.run),
-            prefixed(rung.parameters as f64, ""),
-            prefixed(rung.tokens as f64, ""),
-            rung.tokens as f64 / rung.parameters as f64,
-            prefixed(rung.flops, "FLOP"),
+            language.prefixed(rung.parameters as f64, ""),
+            language.prefixed(rung.tokens as f64, ""),
+            language.fixed(rung.tokens as f64 / rung.parameters as f64, 1),
+            language.prefixed(rung.flops, "FLOP"),
             loss(rung.loss),
             loss(rung.fitted)
         );
@@ -117,17 +107,18 @@ fn runs(report: &LadderReport) -> String {
     body + "</tbody></table></div>\n"
 }
 
-fn larger(report: &LadderReport) -> String {
-    let mut body = table(&["compute", "times the largest", "expected", "90 % interval"]);
+fn larger(report: &LadderReport, language: Language) -> String {
+    let texts = &language.texts().ladder;
+    let loss = |value: f64| language.fixed(value, DECIMALS);
+    let mut body = table(&texts.of_larger);
     for PredictedLoss { flops, times, low, expected, high } in &report.predictions {
         let _ = writeln!(
             body,
-            "<tr><th scope=\"row\">{}</th><td>{}</td><td>{}</td><td>{} to {}</td></tr>",
-            prefixed(*flops, "FLOP"),
-            prefixed(*times, ""),
+            "<tr><th scope=\"row\">{}</th><td>{}</td><td>{}</td><td>{}</td></tr>",
+            language.prefixed(*flops, "FLOP"),
+            language.prefixed(*times, ""),
             loss(*expected),
-            loss(*low),
-            loss(*high)
+            (texts.range)([&loss(*low), &loss(*high)])
         );
     }
     body + "</tbody></table></div>\n"
@@ -143,24 +134,10 @@ fn table(heads: &[&str]) -> String {
     )
 }
 
-const READING: &str = "\
-<ul>\n<li>The curve is L(C) = E + A·C<sup>−α</sup>: a limit E, and a part that falls as a power of \
-compute. It is fitted by least squares.</li>\n\
-<li>The interval is where the loss of a single further run should lie nine times in ten, if losses \
-follow such a curve. It spans all curves that the runs allow, and their scatter about them. With \
-four or five runs it is wide, and the limit is hardly known.</li>\n\
-<li>No interval knows what the runs cannot show: text that is met again and again, a learning rate \
-that suits one size better than another, a limit of the architecture. The further from the largest \
-run, the less it should be believed.</li>\n\
-<li>Losses are of one tokenizer and one held-out text. They say nothing of what a model can \
-do.</li>\n\
-</ul>\n";
-
-fn footer(report: &LadderReport) -> String {
+fn footer(report: &LadderReport, language: Language) -> String {
     format!(
-        "<footer>\n<p>Made by Crisol {} on {}. The same for programs: \
-         <code>crisol cost ladder RUN… --json</code>.</p>\n</footer>\n",
-        Escaped(&report.crisol),
-        Escaped(&report.created)
+        "<footer>\n<p>{}. {}</p>\n</footer>\n",
+        made_by(&report.crisol, &report.created, language),
+        language.texts().ladder.same_for_programs
     )
 }

@@ -13,88 +13,84 @@ mod tables;
 mod top;
 mod training;
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 use crate::markup::Escaped;
-use crate::{PhaseReport, Report};
+use crate::sentences::sentence;
+use crate::texts::Heading;
+use crate::{Language, PhaseReport, Report};
 
 pub(crate) use answers::{form, kind, shown_first};
 pub use ladder::ladder_html;
 pub use notebook::notebook_html;
 
 /// Renders the whole report as one self-contained HTML page.
-pub fn html(report: &Report) -> String {
-    let columns = answers::columns(report);
+pub fn html(report: &Report, language: Language) -> String {
+    let columns = answers::columns(report, language);
     let one = report.phases.len() == 1;
+    let texts = &language.texts().sections;
+    let several = |alone: Heading, each: Heading| if one { alone } else { each };
     let sections = vec![
-        Section { id: "phases", nav: "Phases", title: "", body: path::section(report) },
+        Section { id: "phases", heading: texts.phases, body: path::section(report, language) },
         Section {
             id: "prompt",
-            nav: "One prompt",
-            title: if one {
-                "One prompt, before and after"
-            } else {
-                "One prompt, after every phase"
-            },
-            body: answers::hero(report, &columns),
+            heading: several(texts.prompt_alone, texts.prompt),
+            body: answers::hero(report, &columns, language),
         },
         Section {
             id: "behaviours",
-            nav: "Behaviours",
-            title: "Behaviours, measured",
-            body: tables::behaviours(report, &columns),
+            heading: texts.behaviours,
+            body: tables::behaviours(report, &columns, language),
         },
         Section {
             id: "held-out",
-            nav: "Held out",
-            title: "Held-out data, before and after",
-            body: tables::held_out(report),
+            heading: texts.held_out,
+            body: tables::held_out(report, language),
         },
         Section {
             id: "answers",
-            nav: "More prompts",
-            title: if one {
-                "More prompts, before and after"
-            } else {
-                "More prompts, after every phase"
-            },
-            body: answers::others(report, &columns),
+            heading: several(texts.others_alone, texts.others),
+            body: answers::others(report, &columns, language),
         },
         Section {
             id: "training",
-            nav: "Training",
-            title: if one { "How it learned" } else { "How each phase learned" },
-            body: training::phases(report),
+            heading: several(texts.training_alone, texts.training),
+            body: training::phases(report, language),
         },
         Section {
             id: "rollouts",
-            nav: "Rollouts",
-            title: "Sampled while training",
-            body: training::rollouts(report),
+            heading: texts.rollouts,
+            body: training::rollouts(report, language),
         },
-        Section {
-            id: "masks",
-            nav: "Masks",
-            title: "What is trained on",
-            body: training::masks(report),
-        },
-        Section { id: "cost", nav: "Cost", title: "What it cost", body: tables::cost(report) },
-        Section { id: "recipe", nav: "Recipe", title: "The recipe", body: recipe(report) },
+        Section { id: "masks", heading: texts.masks, body: training::masks(report, language) },
+        Section { id: "cost", heading: texts.cost, body: tables::cost(report, language) },
+        Section { id: "recipe", heading: texts.recipe, body: recipe(report, texts.whole_recipe) },
     ];
-    let title = if report.title.is_empty() { "Crisol report" } else { &report.title };
+    let title = title(report, language);
     Page {
-        title,
-        header: top::header(report, title),
-        picker: answers::picker(&columns, "Phase"),
+        language,
+        title: &title,
+        header: top::header(report, &title, language),
+        picker: answers::picker(&columns, language.texts().frame.phase),
         style: answers::picker_style(&columns),
         sections,
-        footer: top::footer(report),
+        footer: top::footer(report, language),
     }
     .html()
 }
 
+/// The title of a report.
+pub(crate) fn title(report: &Report, language: Language) -> Cow<'_, str> {
+    match report.title.as_str() {
+        "" => Cow::Borrowed(language.texts().frame.untitled),
+        title => sentence(title, language),
+    }
+}
+
 /// A self-contained page. Everything but the title is HTML, or style.
 struct Page<'a> {
+    language: Language,
     title: &'a str,
     header: String,
     /// Buttons with which a phone chooses a column, and the rules that make them work.
@@ -110,19 +106,20 @@ impl Page<'_> {
         let mut page = String::with_capacity(64 * 1024);
         let _ = write!(
             page,
-            "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+            "<!doctype html>\n<html lang=\"{}\">\n<head>\n<meta charset=\"utf-8\">\n\
              <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
              <meta http-equiv=\"Content-Security-Policy\" \
              content=\"default-src 'none'; style-src 'unsafe-inline'\">\n\
              <meta name=\"color-scheme\" content=\"light dark\">\n<title>{} · Crisol</title>\n\
              <style>\n{}{}</style>\n</head>\n<body>\n",
+            self.language.code(),
             Escaped(self.title),
             include_str!("page.css"),
             self.style
         );
-        bar(&mut page, &self.sections);
+        bar(&mut page, &self.sections, self.language);
         let _ = write!(page, "<main>\n{}{}", self.header, self.picker);
-        for Section { id, title, body, .. } in &self.sections {
+        for Section { id, heading: Heading { title, .. }, body } in &self.sections {
             let _ = writeln!(page, "<section id=\"{id}\">");
             if !title.is_empty() {
                 let _ = writeln!(page, "<h2>{title}</h2>");
@@ -137,29 +134,31 @@ impl Page<'_> {
 /// A part of the page; one without a body is left out.
 struct Section {
     id: &'static str,
-    nav: &'static str,
-    /// The heading; empty for none.
-    title: &'static str,
+    /// Its title is empty for none.
+    heading: Heading,
     body: String,
 }
 
 /// The bar on top: where to go, whether everything is unfolded, and which colours. None of it needs
 /// a script: the style sheet shows the answers of the checked button.
-fn bar(page: &mut String, sections: &[Section]) {
+fn bar(page: &mut String, sections: &[Section], language: Language) {
+    let texts = &language.texts().frame;
     page.push_str("<div class=\"bar\"><a class=\"brand\" href=\"#top\">");
     page.push_str(include_str!("mark.svg").trim_end());
-    page.push_str("Crisol</a><nav aria-label=\"Sections\">");
-    for Section { id, nav, .. } in sections {
+    let _ = write!(page, "Crisol</a><nav aria-label=\"{}\">", texts.sections);
+    for Section { id, heading: Heading { nav, .. }, .. } in sections {
         let _ = write!(page, "<a href=\"#{id}\">{nav}</a>");
     }
-    page.push_str(
+    let _ = write!(
+        page,
         "</nav><span class=\"theme all\"><input type=\"checkbox\" id=\"unfold\">\
-         <label for=\"unfold\">Unfold all</label></span>\
-         <fieldset class=\"theme\"><legend class=\"unseen\">Colours</legend>",
+         <label for=\"unfold\">{}</label></span>\
+         <fieldset class=\"theme\"><legend class=\"unseen\">{}</legend>",
+        texts.unfold, texts.colours
     );
-    for (id, label, checked) in
-        [("auto", "Auto", " checked"), ("light", "Light", ""), ("dark", "Dark", "")]
-    {
+    let themes =
+        [("auto", texts.auto, " checked"), ("light", texts.light, ""), ("dark", texts.dark, "")];
+    for (id, label, checked) in themes {
         let _ = write!(
             page,
             "<input type=\"radio\" name=\"theme\" id=\"theme-{id}\"{checked}>\
@@ -179,18 +178,16 @@ fn fold(class: &str, summary: &str, inside: &str, open: bool) -> String {
 }
 
 /// What a phase trains for, in one line. What it achieved is measured.
-fn role(phase: &PhaseReport) -> &'static str {
+fn role(phase: &PhaseReport, language: Language) -> &'static str {
+    let texts = &language.texts().roles;
     match phase.kind.as_str() {
-        "pretrain" => "Pre-training: next-token prediction on raw text.",
-        "sft" => "Supervised fine-tuning: the loss is on the answers; prompts are read.",
-        "reason" if training::reinforced_from(phase).is_some() => {
-            "Reasoning: worked solutions first (cold start), then a reward for answers that a \
-             verifier finds right (GRPO)."
-        }
-        "reason" => "Reasoning: a reward for answers that a verifier finds right (GRPO).",
-        "reward" => "Reward model: learns from preference pairs to score answers. It writes none.",
-        "ppo" => "RLHF: reinforces answers that a reward model scores high (PPO).",
-        "dpo" => "Learns from preference pairs directly, without a reward model (DPO).",
+        "pretrain" => texts.pretrain,
+        "sft" => texts.sft,
+        "reason" if training::reinforced_from(phase).is_some() => texts.cold_start_and_reason,
+        "reason" => texts.reason,
+        "reward" => texts.reward,
+        "ppo" => texts.ppo,
+        "dpo" => texts.dpo,
         _ => "",
     }
 }
@@ -205,10 +202,10 @@ fn badge(index: usize, phase: &PhaseReport) -> String {
     format!("<span class=\"badge {}\">{}</span>", colour(index), Escaped(&phase.name))
 }
 
-fn recipe(report: &Report) -> String {
+fn recipe(report: &Report, summary: &str) -> String {
     if report.recipe_toml.is_empty() {
         return String::new();
     }
     let text = format!("<pre>{}</pre>", Escaped(&report.recipe_toml));
-    fold("", "The whole recipe, all defaults written out", &text, false)
+    fold("", summary, &text, false)
 }

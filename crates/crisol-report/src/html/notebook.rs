@@ -3,58 +3,50 @@
 use std::fmt::Write as _;
 
 use super::answers::{Column, cards, given, picker, picker_style, striking, text};
+use super::top::made_by;
 use super::{Page, Section, colour, fold};
-use crate::figures::{duration, prefixed};
 use crate::markup::Escaped;
-use crate::{Demonstration, NotebookModel, NotebookReport, PromptReport};
+use crate::sentences::sentence;
+use crate::{Demonstration, Language, NotebookModel, NotebookReport, PromptReport};
 
 /// Renders the replay as one self-contained HTML page.
-pub fn notebook_html(report: &NotebookReport) -> String {
+pub fn notebook_html(report: &NotebookReport, language: Language) -> String {
+    let texts = &language.texts().notebook;
     let columns = columns(report);
     let shown = striking(&columns, &report.prompts, |_| 0.0);
     let mut hero = String::new();
     let mut others = String::new();
     for (at, prompt) in report.prompts.iter().enumerate() {
         if Some(at) == shown {
-            hero = answers(report, &columns, prompt);
+            hero = answers(report, &columns, prompt, language);
         } else {
             let summary = format!(
                 "<strong>{}</strong> <span class=\"snippet\">{}</span>",
-                form(prompt),
+                form(prompt, language),
                 Escaped(&prompt.prompt)
             );
-            others += &fold("prompt", &summary, &answers(report, &columns, prompt), false);
+            let inside = answers(report, &columns, prompt, language);
+            others += &fold("prompt", &summary, &inside, false);
         }
     }
     let sections = vec![
-        Section { id: "prompt", nav: "One prompt", title: "One prompt to all three", body: hero },
-        Section {
-            id: "same",
-            nav: "More prompts",
-            title: "More prompts to all three",
-            body: others,
-        },
+        Section { id: "prompt", heading: texts.prompt, body: hero },
+        Section { id: "same", heading: texts.others, body: others },
         Section {
             id: "demonstrations",
-            nav: "Demonstrations",
-            title: "The notebook's demonstrations",
-            body: demonstrations(report),
+            heading: texts.demonstrations,
+            body: demonstrations(report, language),
         },
-        Section {
-            id: "reading",
-            nav: "How to read",
-            title: "How to read this",
-            body: reading(report),
-        },
+        Section { id: "reading", heading: texts.reading, body: reading(report, language) },
     ];
-    let title = "The workshop’s demonstrations, replayed";
     Page {
-        title,
-        header: header(report, title),
-        picker: picker(&columns, "Model"),
+        language,
+        title: texts.title,
+        header: header(report, language),
+        picker: picker(&columns, language.texts().frame.model),
         style: picker_style(&columns),
         sections,
-        footer: footer(report),
+        footer: footer(report, language),
     }
     .html()
 }
@@ -72,36 +64,36 @@ fn columns(report: &NotebookReport) -> Vec<Column> {
     report.models.iter().enumerate().map(column).collect()
 }
 
-fn header(report: &NotebookReport, title: &str) -> String {
+fn header(report: &NotebookReport, language: Language) -> String {
+    let texts = &language.texts().notebook;
     let mut header = format!(
-        "<header id=\"top\">\n<h1>{title}</h1>\n<p class=\"lead\">Three models: after \
-         pre-training, after instruction fine-tuning, after alignment. All three are asked the \
-         same; then each is asked what the workshop’s notebook asks it. Always the most probable \
-         token, at most {} of them.</p>\n<dl class=\"tiles\">\n",
-        report.max_new_tokens
+        "<header id=\"top\">\n<h1>{}</h1>\n<p class=\"lead\">{}</p>\n<dl class=\"tiles\">\n",
+        texts.title,
+        (texts.lead)([&report.max_new_tokens])
     );
     for (index, model) in report.models.iter().enumerate() {
+        let phase = phase(&model.role, language);
+        let parameters = language.prefixed(model.parameters as f64, "");
         let _ = writeln!(
             header,
-            "<div class=\"{}\"><dt>{}, after {}</dt><dd>{} parameters</dd>\
-             <dd class=\"detail\">{}{}</dd></div>",
+            "<div class=\"{}\"><dt>{}</dt><dd>{}</dd><dd class=\"detail\">{}{}</dd></div>",
             colour(index),
-            badge(index, model),
-            Escaped(phase(&model.role)),
-            prefixed(model.parameters as f64, ""),
+            (texts.after)([&badge(index, model), &Escaped(phase)]),
+            (language.texts().top.parameters)([&parameters]),
             Escaped(&model.name),
-            if model.chat_template { "" } else { "; no chat template" }
+            if model.chat_template { "" } else { texts.no_template }
         );
     }
     header + "</dl>\n</header>\n"
 }
 
 /// The phase of training after which a model has this role.
-fn phase(role: &str) -> &str {
+fn phase(role: &str, language: Language) -> &str {
+    let texts = &language.texts().notebook;
     match role {
-        "base" => "pre-training",
-        "chat" => "instruction fine-tuning",
-        "aligned" => "alignment",
+        "base" => texts.pretraining,
+        "chat" => texts.finetuning,
+        "aligned" => texts.alignment,
         other => other,
     }
 }
@@ -111,28 +103,32 @@ fn badge(index: usize, model: &NotebookModel) -> String {
     format!("<span class=\"badge {}\">{}</span>", colour(index), Escaped(&model.role))
 }
 
-fn form(prompt: &PromptReport) -> &'static str {
-    if prompt.form == "text" { "A text to continue" } else { "A message to answer" }
+fn form(prompt: &PromptReport, language: Language) -> &'static str {
+    let texts = &language.texts().notebook;
+    if prompt.form == "text" { texts.text } else { texts.message }
 }
 
 /// A prompt and the answers of all models.
-fn answers(report: &NotebookReport, columns: &[Column], prompt: &PromptReport) -> String {
+fn answers(
+    report: &NotebookReport,
+    columns: &[Column],
+    prompt: &PromptReport,
+    language: Language,
+) -> String {
     let mut body = String::new();
-    given(&mut body, form(prompt), &prompt.prompt);
+    given(&mut body, form(prompt, language), &prompt.prompt);
     let as_text = |column: &Column| {
         let model = report.models.iter().find(|model| Some(&model.role) == column.key.as_ref());
         let template = model.is_some_and(|model| model.chat_template);
-        if prompt.form == "chat" && !template { ", as plain text" } else { "" }
+        let is_text = prompt.form == "chat" && !template;
+        if is_text { language.texts().notebook.as_plain_text } else { "" }
     };
-    cards(&mut body, columns, prompt, as_text);
+    cards(&mut body, columns, prompt, as_text, language);
     body
 }
 
-fn demonstrations(report: &NotebookReport) -> String {
-    let mut body = String::from(
-        "<p class=\"about\">As the notebook has them. Prompts differ from phase to phase: these \
-         answers show what each model does and cannot be compared with one another.</p>\n",
-    );
+fn demonstrations(report: &NotebookReport, language: Language) -> String {
+    let mut body = format!("<p class=\"about\">{}</p>\n", language.texts().notebook.about);
     for (index, model) in report.models.iter().enumerate() {
         let own = report.demonstrations.iter().filter(|shown| shown.role == model.role);
         for demonstration in own {
@@ -141,7 +137,8 @@ fn demonstrations(report: &NotebookReport) -> String {
                 badge(index, model),
                 Escaped(&demonstration.prompt)
             );
-            body += &fold("prompt", &summary, &inside(index, model, demonstration), false);
+            let inside = inside(index, model, demonstration, language);
+            body += &fold("prompt", &summary, &inside, false);
         }
     }
     body
@@ -149,29 +146,34 @@ fn demonstrations(report: &NotebookReport) -> String {
 
 /// A demonstration: what the notebook says of its own model, what was given, and what this model
 /// did.
-fn inside(index: usize, model: &NotebookModel, demonstration: &Demonstration) -> String {
-    let mut body = format!(
-        "<p class=\"about\">The notebook says of {}: {}{}</p>\n",
-        Escaped(&model.notebook),
-        Escaped(&demonstration.shows),
-        match demonstration.refused {
-            Some(true) => " <b>This answer is a refusal.</b>",
-            Some(false) => " <b>This answer is no refusal.</b>",
-            None => "",
-        }
-    );
+fn inside(
+    index: usize,
+    model: &NotebookModel,
+    demonstration: &Demonstration,
+    language: Language,
+) -> String {
+    let texts = &language.texts().notebook;
+    let remark = sentence(&demonstration.shows, language);
+    let found = demonstration.refused.map_or(String::new(), |refused| {
+        let found = if refused { texts.is_refusal } else { texts.is_no_refusal };
+        format!(" <b>{found}</b>")
+    });
+    let said = (texts.says)([&Escaped(&model.notebook), &Escaped(&remark)]);
+    let mut body = format!("<p class=\"about\">{said}{found}</p>\n");
     given(
         &mut body,
-        "what the model was given, special tokens included",
+        texts.given,
         if demonstration.given.is_empty() { &demonstration.prompt } else { &demonstration.given },
     );
     body.push_str("<div class=\"cards n2\">\n");
     let (head, text) = if demonstration.problem.is_empty() {
-        let (tokens, took) = (demonstration.tokens, duration(demonstration.seconds));
-        (format!("{tokens} tokens in {took}"), text(&demonstration.answer))
+        let took = language.duration(demonstration.seconds);
+        let head = (texts.answered)([&demonstration.tokens, &took]);
+        (head, text(&demonstration.answer, language))
     } else {
-        let problem = Escaped(&demonstration.problem);
-        ("no answer".to_owned(), format!("<p class=\"silence\">{problem}</p>"))
+        let problem = sentence(&demonstration.problem, language);
+        let problem = format!("<p class=\"silence\">{}</p>", Escaped(&problem));
+        (texts.no_answer.to_owned(), problem)
     };
     let _ = writeln!(
         body,
@@ -181,8 +183,8 @@ fn inside(index: usize, model: &NotebookModel, demonstration: &Demonstration) ->
     if let Some(stored) = &demonstration.notebook {
         let _ = writeln!(
             body,
-            "<div class=\"card\"><h4>in the notebook: {}</h4><div class=\"output\">{}</div></div>",
-            Escaped(&stored.verdict()),
+            "<div class=\"card\"><h4>{}</h4><div class=\"output\">{}</div></div>",
+            (texts.stored)([&Escaped(&stored.verdict(language))]),
             marked(&stored.answer, stored.differs_at)
         );
     }
@@ -199,51 +201,34 @@ fn marked(answer: &str, differs_at: Option<usize>) -> String {
     format!("<p>{}{other}</p>", Escaped(same))
 }
 
-fn reading(report: &NotebookReport) -> String {
-    let mut body = String::from(
-        "<ul>\n<li>Pre-training trains to continue text. Instruction fine-tuning trains to answer. \
-         Alignment trains to refuse what should not be answered. Whether these models do so \
-         is in their answers.</li>\n\
-         <li>A text is continued by each model. It is given once more as a message where a model \
-         has a chat template. Requests are messages, and plain text for a model without a \
-         template.</li>\n\
-         <li>Answers are cut where the tokens end, as in the notebook.</li>\n\
-         <li>The notebook’s stored answers were computed on a GPU by torch 2.8 and transformers \
-         4.56, in bfloat16 or float32; Crisol computes in float32 on the CPU. Where two tokens are \
-         almost equally probable, rounding decides, and all that follows may differ. A difference \
-         late in a text is no error. One in the first words is a reason to look closer.</li>\n",
-    );
-    let others: Vec<&NotebookModel> =
-        report.models.iter().filter(|model| !report.is_compared(&model.role)).collect();
+fn reading(report: &NotebookReport, language: Language) -> String {
+    let texts = &language.texts().notebook;
+    let mut body = format!("<ul>\n{}", texts.how_to_read);
+    let others: Vec<String> = report
+        .models
+        .iter()
+        .filter(|model| !report.is_compared(&model.role))
+        .map(|model| (texts.instead_of)([&Escaped(&model.name), &Escaped(&model.notebook)]))
+        .collect();
     if !others.is_empty() {
-        body.push_str(
-            "<li>Not the notebook’s own models, and so not compared with its stored answers: ",
-        );
-        let list: Vec<String> = others
-            .iter()
-            .map(|model| {
-                format!("{} (in the notebook: {})", Escaped(&model.name), Escaped(&model.notebook))
-            })
-            .collect();
-        let _ = writeln!(body, "{}.</li>", list.join(", "));
+        let _ = writeln!(body, "<li>{}{}.</li>", texts.not_compared, others.join(", "));
     }
     body + "</ul>\n"
 }
 
-fn footer(report: &NotebookReport) -> String {
-    let mut footer = format!(
-        "<footer>\n<p>Made by Crisol {} on {}",
-        Escaped(&report.crisol),
-        Escaped(&report.created)
-    );
+fn footer(report: &NotebookReport, language: Language) -> String {
+    let texts = &language.texts().notebook;
+    let mut footer = made_by(&report.crisol, &report.created, language);
     if !report.machine.is_empty() {
-        let _ = write!(footer, ", {}", Escaped(&report.machine));
+        let _ = write!(footer, ", {}", Escaped(&sentence(&report.machine, language)));
     }
-    footer
-        + ". The same for programs: <code>report.json</code>.</p>\n\
-           <p>Prompts and stored answers: Menta, M. (2025). LLM Workshop. GitHub. \
-           <a href=\"https://github.com/mkmenta/llm-workshop\">\
-           https://github.com/mkmenta/llm-workshop</a> \
-           (<a href=\"https://creativecommons.org/licenses/by/4.0/\">CC BY 4.0</a>).</p>\n\
-            </footer>\n"
+    format!(
+        "<footer>\n<p>{footer}. {}</p>\n\
+         <p>{}: Menta, M. (2025). LLM Workshop. GitHub. \
+         <a href=\"https://github.com/mkmenta/llm-workshop\">\
+         https://github.com/mkmenta/llm-workshop</a> \
+         (<a href=\"https://creativecommons.org/licenses/by/4.0/\">CC BY 4.0</a>).</p>\n\
+         </footer>\n",
+        texts.same_for_programs, texts.sources
+    )
 }

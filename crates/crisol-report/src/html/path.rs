@@ -17,7 +17,7 @@ use crate::markup::Escaped;
 use crate::measures::value_text;
 use crate::terminal::before_and_after;
 use crate::tree::{Node, tree};
-use crate::{PhaseReport, Report};
+use crate::{Language, PhaseReport, Report};
 
 /// Height of a box, and the gaps between boxes, in sixteenths of a rem.
 const BOX_HEIGHT: f64 = 60.0;
@@ -148,7 +148,7 @@ fn earlier(phases: &[PhaseReport], index: usize, name: Option<&String>) -> Optio
     phases[..index].iter().position(|phase| Some(&phase.name) == name)
 }
 
-pub(super) fn section(report: &Report) -> String {
+pub(super) fn section(report: &Report, language: Language) -> String {
     if report.phases.len() < 2 {
         return String::new();
     }
@@ -177,25 +177,39 @@ pub(super) fn section(report: &Report) -> String {
     }
     body.push_str("</svg>\n");
     for (index, phase) in report.phases.iter().enumerate() {
-        node(&mut body, report, index, phase, picture.cells[index]);
+        node(&mut body, report, index, phase, picture.cells[index], language);
     }
     body.push_str("</div></div>\n");
     let scored = (0..report.phases.len()).any(|index| scorer(&report.phases, index).is_some());
+    let texts = &language.texts().path;
     let _ = writeln!(
         body,
-        "<p class=\"about\"><span class=\"of-arrows\">An arrow leads to the phase that starts from \
-         a checkpoint{}.</span> In a box: the largest change on held-out data.</p>",
-        if scored { ", a dashed one to the phase that a reward model scores" } else { "" }
+        "<p class=\"about\"><span class=\"of-arrows\">{}{}.</span> {}</p>",
+        texts.arrows,
+        if scored { texts.dashed } else { "" },
+        texts.boxes
     );
     body
 }
 
-fn node(body: &mut String, report: &Report, index: usize, phase: &PhaseReport, cell: Cell) {
-    let (figures, what) = highlight(report, phase);
-    let scored = scorer(&report.phases, index)
-        .map(|scorer| format!(", scored by {}", report.phases[scorer].name));
-    let from = phase.parent.as_ref().map(|parent| format!("from {parent}"));
-    let origin = from.unwrap_or_default() + &scored.unwrap_or_default();
+/// Where a phase comes from: `from sft, scored by reward`.
+pub(super) fn origin(report: &Report, index: usize, language: Language) -> String {
+    let texts = &language.texts().path;
+    let scorer = scorer(&report.phases, index);
+    let from = report.phases[index].parent.as_ref().map(|parent| (texts.from)([parent]));
+    let scored = scorer.map(|scorer| (texts.scored_by)([&report.phases[scorer].name]));
+    from.into_iter().chain(scored).collect::<Vec<_>>().join(", ")
+}
+
+fn node(
+    body: &mut String,
+    report: &Report,
+    index: usize,
+    phase: &PhaseReport,
+    cell: Cell,
+    language: Language,
+) {
+    let (figures, what) = highlight(report, phase, language);
     let _ = writeln!(
         body,
         "<a class=\"node {}\" href=\"#phase-{index}\" style=\"grid-area:{}/{};--depth:{}\" \
@@ -205,22 +219,23 @@ fn node(body: &mut String, report: &Report, index: usize, phase: &PhaseReport, c
         cell.row + 1,
         cell.column + 1,
         cell.column,
-        Escaped(role(phase)),
+        Escaped(role(phase, language)),
         Escaped(&phase.name),
-        Escaped(&origin),
+        Escaped(&origin(report, index, language)),
         Escaped(&figures),
         Escaped(&what)
     );
 }
 
 /// Figures of a phase for its box, and what they measure; its kind if nothing was measured.
-fn highlight(report: &Report, phase: &PhaseReport) -> (String, String) {
+fn highlight(report: &Report, phase: &PhaseReport, language: Language) -> (String, String) {
     if let Some(change) = changes::largest(report, phase, 1).first() {
         let [before, after] = [change.before, Some(change.after)]
-            .map(|value| value.map(|value| value_text(change.measure.id, value)));
-        return (arrow(before, &after.unwrap_or_default()), change.measure.label.to_owned());
+            .map(|value| value.map(|value| value_text(change.measure.id, value, language)));
+        let what = language.of(change.measure.label);
+        return (arrow(before, &after.unwrap_or_default()), what.to_owned());
     }
-    if let Some((_, _, [what, before, after])) = before_and_after((0, phase)).next() {
+    if let Some((_, _, [what, before, after])) = before_and_after((0, phase), language).next() {
         return (arrow(Some(before), &after), what);
     }
     (String::new(), phase.kind.clone())
@@ -261,7 +276,8 @@ mod tests {
             phase("dpo", "sft", ""),
         ];
         assert_eq!(cells(&phases), [(0, 0), (0, 1), (1, 1), (1, 2), (2, 1)]);
-        let page = section(&Report { phases: phases.to_vec(), ..Report::default() });
+        let page =
+            section(&Report { phases: phases.to_vec(), ..Report::default() }, Language::English);
         assert_eq!(page.matches("class=\"scores\"").count(), 1);
         // Four start from sft, PPO too; one more is the head of the dashed arrow.
         assert_eq!(page.matches("<path d=\"M").count(), 4 + 1);

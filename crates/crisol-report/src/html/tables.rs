@@ -5,13 +5,14 @@ use std::fmt::Write as _;
 
 use super::answers::Column;
 use super::{badge, fold};
-use crate::figures::{NONE, duration, percent, plain, prefixed, share};
+use crate::figures::{NONE, share};
 use crate::markup::Escaped;
 use crate::measures::{Better, MEASURES, Measure, Unit};
 use crate::terminal::before_and_after;
-use crate::{PhaseReport, Report, changes};
+use crate::{Language, PhaseReport, Report, changes};
 
-pub(super) fn behaviours(report: &Report, columns: &[Column]) -> String {
+pub(super) fn behaviours(report: &Report, columns: &[Column], language: Language) -> String {
+    let texts = &language.texts().tables;
     let measured = |phase: &PhaseReport, measure: &Measure| phase.metrics.contains_key(measure.id);
     let rows: Vec<&Measure> = MEASURES
         .iter()
@@ -33,31 +34,32 @@ pub(super) fn behaviours(report: &Report, columns: &[Column]) -> String {
         let at = columns.iter().position(|column| column.key.as_ref() == Some(&phase.name));
         at.map_or(String::new(), |at| format!("of of-{at}"))
     };
-    let mut body = String::from(
-        "<p class=\"about\">On held-out prompts. The small figure is the change in points against \
-         the model that a phase started from. ↑ more is better, ↓ less is better. Bars turn from \
-         <span class=\"key bad\">orange</span> to <span class=\"key good\">blue</span> as a figure \
-         gets better, and are grey where neither is.</p>\n\
-         <div class=\"scroll\" tabindex=\"0\"><table class=\"behaviours",
+    let mut body = format!(
+        "<p class=\"about\">{}</p>\n\
+         <div class=\"scroll\" tabindex=\"0\"><table class=\"behaviours{}\">\n\
+         <thead><tr><th scope=\"col\">{}</th>",
+        texts.behaviours,
+        if phases.len() == 1 { " narrow" } else { "" },
+        texts.measure
     );
-    body.push_str(if phases.len() == 1 { " narrow" } else { "" });
-    body.push_str("\">\n<thead><tr><th scope=\"col\">measure</th>");
     for (index, phase) in &phases {
         let picked = picked(phase);
         let _ = write!(body, "<th scope=\"col\" class=\"{picked}\">{}</th>", badge(*index, phase));
     }
     body.push_str("</tr></thead>\n<tbody>\n");
     for measure in rows {
+        let arrow = |title, arrow| format!("&nbsp;<abbr title=\"{title}\">{arrow}</abbr>");
         let direction = match measure.better {
-            Better::Higher => "&nbsp;<abbr title=\"more is better\">↑</abbr>",
-            Better::Lower => "&nbsp;<abbr title=\"less is better\">↓</abbr>",
-            Better::Neither => "",
+            Better::Higher => arrow(texts.more_is_better, '↑'),
+            Better::Lower => arrow(texts.less_is_better, '↓'),
+            Better::Neither => String::new(),
         };
-        let _ = write!(body, "<tr><th scope=\"row\">{}{direction}</th>", measure.label);
+        let label = language.of(measure.label);
+        let _ = write!(body, "<tr><th scope=\"row\">{label}{direction}</th>");
         for (_, phase) in &phases {
             let before = changes::before(report, phase, measure.id);
             let value = phase.metrics.get(measure.id).copied();
-            body.push_str(&cell(&picked(phase), measure, value, before));
+            body.push_str(&cell(&picked(phase), measure, value, before, language));
         }
         body.push_str("</tr>\n");
     }
@@ -69,16 +71,19 @@ pub(super) fn behaviours(report: &Report, columns: &[Column]) -> String {
 const OPEN_ROWS: usize = 6;
 
 /// What was measured on held-out data before each phase and after it.
-pub(super) fn held_out(report: &Report) -> String {
-    let rows: Vec<_> = report.phases.iter().enumerate().flat_map(before_and_after).collect();
+pub(super) fn held_out(report: &Report, language: Language) -> String {
+    let texts = &language.texts().tables;
+    let both = |phase| before_and_after(phase, language);
+    let rows: Vec<_> = report.phases.iter().enumerate().flat_map(both).collect();
     if rows.is_empty() {
         return String::new();
     }
     let count = rows.len();
-    let mut body = String::from(
+    let mut body = format!(
         "<div class=\"scroll\" tabindex=\"0\"><table class=\"cost\">\n<thead><tr>\
-         <th scope=\"col\">phase</th><th scope=\"col\" class=\"words\">measure</th>\
-         <th scope=\"col\">before</th><th scope=\"col\">after</th></tr></thead>\n<tbody>\n",
+         <th scope=\"col\">{}</th><th scope=\"col\" class=\"words\">{}</th>\
+         <th scope=\"col\">{}</th><th scope=\"col\">{}</th></tr></thead>\n<tbody>\n",
+        texts.phase, texts.measure, texts.before, texts.after
     );
     for (index, phase, [what, before, after]) in rows {
         let _ = writeln!(
@@ -94,18 +99,24 @@ pub(super) fn held_out(report: &Report) -> String {
     if count <= OPEN_ROWS || report.phases.len() == 1 {
         return body;
     }
-    fold("", &format!("{count} measures of the phases' own held-out data"), &body, false)
+    fold("", &(texts.held_out)(count), &body, false)
 }
 
 /// One figure of the table of behaviours, with its change and bar.
-fn cell(class: &str, measure: &Measure, value: Option<f64>, before: Option<f64>) -> String {
+fn cell(
+    class: &str,
+    measure: &Measure,
+    value: Option<f64>,
+    before: Option<f64>,
+    language: Language,
+) -> String {
     let Some(value) = value.filter(|value| value.is_finite()) else {
         return format!("<td class=\"none {class}\">{NONE}</td>");
     };
     if measure.unit != Unit::Share {
-        return format!("<td class=\"{class}\">{}</td>", plain(value));
+        return format!("<td class=\"{class}\">{}</td>", language.plain(value));
     }
-    let mut html = format!("<td class=\"{class}\">{}", percent(value));
+    let mut html = format!("<td class=\"{class}\">{}", language.percent(value));
     let points = before.map_or(0.0, |before| ((value - before) * 100.0).round());
     if points != 0.0 && points.is_finite() {
         let sign = if points > 0.0 { '+' } else { '−' };
@@ -123,7 +134,8 @@ fn cell(class: &str, measure: &Measure, value: Option<f64>, before: Option<f64>)
     html
 }
 
-pub(super) fn cost(report: &Report) -> String {
+pub(super) fn cost(report: &Report, language: Language) -> String {
+    let texts = &language.texts().tables;
     // What a single phase cost stands with its curves: there is nothing to compare it with.
     if report.phases.len() < 2 {
         return String::new();
@@ -131,13 +143,19 @@ pub(super) fn cost(report: &Report) -> String {
     let tokens: u64 = report.phases.iter().map(|phase| phase.tokens).sum();
     let flops: f64 = report.phases.iter().map(|phase| phase.flops).sum();
     let seconds: f64 = report.phases.iter().map(|phase| phase.seconds).sum();
-    let mut body = String::from(
+    let mut body = format!(
         "<div class=\"scroll\" tabindex=\"0\"><table class=\"cost\">\n<thead><tr>\
-         <th scope=\"col\">phase</th><th scope=\"col\">share of compute</th>\
-         <th scope=\"col\" class=\"wide\">compute</th><th scope=\"col\">tokens</th>\
-         <th scope=\"col\">time</th><th scope=\"col\" class=\"wide\">share of time</th></tr>\
+         <th scope=\"col\">{}</th><th scope=\"col\">{}</th>\
+         <th scope=\"col\" class=\"wide\">{}</th><th scope=\"col\">{}</th>\
+         <th scope=\"col\">{}</th><th scope=\"col\" class=\"wide\">{}</th></tr>\
          </thead>\n\
          <tbody>\n",
+        texts.phase,
+        texts.share_of_compute,
+        texts.compute,
+        texts.tokens,
+        texts.time,
+        texts.share_of_time
     );
     for (index, phase) in report.phases.iter().enumerate() {
         let _ = writeln!(
@@ -146,27 +164,29 @@ pub(super) fn cost(report: &Report) -> String {
              <td>{}</td>{}</tr>",
             super::colour(index),
             badge(index, phase),
-            share_cell("share", share(phase.flops, flops)),
-            prefixed(phase.flops, "FLOP"),
-            prefixed(phase.tokens as f64, ""),
-            duration(phase.seconds),
-            share_cell("share wide", share(phase.seconds, seconds)),
+            share_cell("share", share(phase.flops, flops), language),
+            language.prefixed(phase.flops, "FLOP"),
+            language.prefixed(phase.tokens as f64, ""),
+            language.duration(phase.seconds),
+            share_cell("share wide", share(phase.seconds, seconds), language),
         );
     }
     let _ = write!(
         body,
-        "</tbody>\n<tfoot><tr><th scope=\"row\">all phases</th><td></td><td class=\"wide\">{}</td>\
+        "</tbody>\n<tfoot><tr><th scope=\"row\">{}</th><td></td><td class=\"wide\">{}</td>\
          <td>{}</td><td>{}</td><td class=\"wide\"></td></tr>",
-        prefixed(flops, "FLOP"),
-        prefixed(tokens as f64, ""),
-        duration(seconds)
+        texts.all_phases,
+        language.prefixed(flops, "FLOP"),
+        language.prefixed(tokens as f64, ""),
+        language.duration(seconds)
     );
     if report.total_seconds > seconds {
         let _ = write!(
             body,
-            "<tr><th scope=\"row\">evaluation, data, files</th><td></td>\
+            "<tr><th scope=\"row\">{}</th><td></td>\
              <td class=\"wide\"></td><td></td><td>{}</td><td class=\"wide\"></td></tr>",
-            duration(report.total_seconds - seconds)
+            texts.outside_phases,
+            language.duration(report.total_seconds - seconds)
         );
     }
     body.push_str("</tfoot></table></div>\n");
@@ -179,39 +199,33 @@ pub(super) fn cost(report: &Report) -> String {
         .sum();
     let here = share(pretraining, flops);
     if here > 0.0 {
-        body.push_str(
-            "<h3>Pre-training against everything after it</h3>\n<div class=\"splits\">\n",
+        let split = |whose: &str, here: f64| split(whose, here, language);
+        let _ = write!(
+            body,
+            "<h3>{}</h3>\n<div class=\"splits\">\n{}{}</div>\n",
+            texts.pretraining,
+            split(texts.this_run, here),
+            split(texts.the_workshop, 0.95)
         );
-        split(&mut body, "this run", here);
-        split(&mut body, "the workshop", 0.95);
-        body.push_str("</div>\n");
-        body.push_str(&fold("", "Where these figures are from", SHARES, false));
+        let sources = format!("<p class=\"about\">{}</p>", texts.sources);
+        body.push_str(&fold("", texts.where_from, &sources, false));
     }
     body
 }
 
-const SHARES: &str = "\
-<p class=\"about\">The workshop says that pre-training takes about 95 % of the compute, and \
-everything after it about 5 %. DeepSeek-V3's authors publish 2.664 of 2.788 million GPU-hours, \
-which is 95.6 %. OLMo-2 1B took about 1,464 GPU-hours after its pre-training. A small model reads \
-its text in minutes. Conversations, rollouts and preference pairs shrink less: a behaviour needs \
-some number of examples before it shows.</p>";
-
 /// A share with its bar.
-fn share_cell(class: &str, part: f64) -> String {
+fn share_cell(class: &str, part: f64, language: Language) -> String {
     let bar = if part.is_finite() { part.clamp(0.0, 1.0) } else { 0.0 };
-    let part = percent(part);
+    let part = language.percent(part);
     format!("<td class=\"{class}\"><i style=\"--v:{bar:.4}\"></i><span>{part}</span></td>")
 }
 
 /// A bar of two parts: pre-training and the rest.
-fn split(body: &mut String, label: &str, pretraining: f64) {
-    let whole = |part: f64| percent((part * 100.0).round() / 100.0);
-    let _ = writeln!(
-        body,
-        "<div class=\"split\"><span>{label}: <b>{}</b> pre-training, <b>{}</b> after it</span>\
-         <i style=\"--v:{pretraining:.4}\"></i></div>",
-        whole(pretraining),
-        whole(1.0 - pretraining)
-    );
+fn split(whose: &str, pretraining: f64, language: Language) -> String {
+    let whole = |part: f64| language.percent((part * 100.0).round() / 100.0);
+    let split = language.texts().tables.split;
+    let said = split([&whose, &whole(pretraining), &whole(1.0 - pretraining)]);
+    format!(
+        "<div class=\"split\"><span>{said}</span><i style=\"--v:{pretraining:.4}\"></i></div>\n"
+    )
 }

@@ -4,38 +4,41 @@
 use std::fmt::Write as _;
 
 use super::{answers, badge, colour, fold, role};
-use crate::figures::{duration, percent, plain, prefixed, share};
+use crate::figures::share;
 use crate::markup::Escaped;
 use crate::measures::{self, Better, MEASURES, Unit, measure, value_text};
 use crate::plot::{Line, XAxis, chart};
-use crate::{Curve, MaskPicture, PhaseReport, Report, RolloutSample};
+use crate::sentences::sentence;
+use crate::{Curve, Language, MaskPicture, PhaseReport, Report, RolloutSample};
 
-pub(super) fn phases(report: &Report) -> String {
+pub(super) fn phases(report: &Report, language: Language) -> String {
+    let texts = &language.texts().training;
     let mut body = String::new();
     for (index, phase) in report.phases.iter().enumerate() {
-        let mut inside = format!("<p class=\"about\" id=\"phase-{index}\">{}</p>\n", role(phase));
-        facts(&mut inside, report, phase);
-        metrics(&mut inside, phase);
+        let role = role(phase, language);
+        let mut inside = format!("<p class=\"about\" id=\"phase-{index}\">{role}</p>\n");
+        facts(&mut inside, report, phase, language);
+        metrics(&mut inside, phase, language);
         for note in &phase.notes {
-            let _ = writeln!(inside, "<p class=\"note\">{}</p>", Escaped(note));
+            let _ =
+                writeln!(inside, "<p class=\"note\">{}</p>", Escaped(&sentence(note, language)));
         }
-        for (title, curves) in stages(phase) {
+        for (title, curves) in stages(phase, language) {
             if !title.is_empty() {
                 let _ = writeln!(inside, "<h4 class=\"stage\">{title}</h4>");
             }
-            charts(&mut inside, &curves);
+            charts(&mut inside, &curves, language);
         }
         let mut summary = badge(index, phase);
         let notes = match phase.notes.len() {
             0 => String::new(),
-            1 => " · 1 note".to_owned(),
-            count => format!(" · {count} notes"),
+            count => format!(" · {}", (texts.notes)(count)),
         };
         let _ = write!(
             summary,
-            " <span class=\"snippet\">{} · {} tokens{notes}</span>",
-            duration(phase.seconds),
-            prefixed(phase.tokens as f64, "")
+            " <span class=\"snippet\">{} · {}{notes}</span>",
+            language.duration(phase.seconds),
+            tokens(phase, language)
         );
         let class = format!("phase {}", colour(index));
         body.push_str(&fold(&class, &summary, &inside, report.phases.len() == 1));
@@ -43,37 +46,40 @@ pub(super) fn phases(report: &Report) -> String {
     body
 }
 
+/// Tokens that a phase processed.
+fn tokens(phase: &PhaseReport, language: Language) -> String {
+    (language.texts().top.tokens)([&language.prefixed(phase.tokens as f64, "")])
+}
+
 /// A phase's starting point, time and compute.
-fn facts(body: &mut String, report: &Report, phase: &PhaseReport) {
-    body.push_str("<p class=\"facts\">");
-    if let Some(parent) = &phase.parent {
-        let _ = write!(body, "<span>from {}</span>", Escaped(parent));
-    }
+fn facts(body: &mut String, report: &Report, phase: &PhaseReport, language: Language) {
+    let (texts, path) = (&language.texts().training, &language.texts().path);
+    let mut facts = Vec::new();
+    facts.extend(phase.parent.as_ref().map(|parent| (path.from)([&Escaped(parent)])));
     let scorer = phase.reward_model.as_ref();
-    if let Some(scorer) = scorer.filter(|name| report.phases.iter().any(|p| p.name == **name)) {
-        let _ = write!(body, "<span>scored by {}</span>", Escaped(scorer));
-    }
-    let _ = write!(
-        body,
-        "<span>{} tokens</span><span>{}</span><span>{}</span>",
-        prefixed(phase.tokens as f64, ""),
-        prefixed(phase.flops, "FLOP"),
-        duration(phase.seconds)
-    );
+    let scorer = scorer.filter(|name| report.phases.iter().any(|phase| phase.name == **name));
+    facts.extend(scorer.map(|scorer| (path.scored_by)([&Escaped(scorer)])));
+    facts.push(tokens(phase, language));
+    facts.push(language.prefixed(phase.flops, "FLOP"));
+    facts.push(language.duration(phase.seconds));
     if phase.expected_seconds > 0.0 {
-        let _ = write!(body, "<span>{} forecast</span>", duration(phase.expected_seconds));
+        facts.push((texts.forecast)([&language.duration(phase.expected_seconds)]));
     }
     if phase.peak_memory_bytes > 0 && phase.expected_memory_bytes > 0 {
         let [peak, expected] = [phase.peak_memory_bytes, phase.expected_memory_bytes]
-            .map(|bytes| prefixed(bytes as f64, "B"));
-        let _ = write!(body, "<span>{peak} of memory, {expected} forecast</span>");
+            .map(|bytes| language.prefixed(bytes as f64, "B"));
+        facts.push((texts.memory)([&peak, &expected]));
     }
     if phase.sampling_seconds > 0.0 {
-        let part = percent(share(phase.sampling_seconds, phase.seconds));
-        let _ = write!(body, "<span>{part} of it sampling answers</span>");
+        let part = language.percent(share(phase.sampling_seconds, phase.seconds));
+        facts.push((texts.sampling)([&part]));
     }
     if !phase.checkpoint.is_empty() {
-        let _ = write!(body, "<span><code>{}</code></span>", Escaped(&phase.checkpoint));
+        facts.push(format!("<code>{}</code>", Escaped(&phase.checkpoint)));
+    }
+    body.push_str("<p class=\"facts\">");
+    for fact in facts {
+        let _ = write!(body, "<span>{fact}</span>");
     }
     body.push_str("</p>\n");
 }
@@ -90,7 +96,8 @@ pub(super) fn reinforced_from(phase: &PhaseReport) -> Option<f64> {
 }
 
 /// A phase's curves by stage, with headings if there are several stages.
-fn stages(phase: &PhaseReport) -> Vec<(String, Vec<Curve>)> {
+fn stages(phase: &PhaseReport, language: Language) -> Vec<(String, Vec<Curve>)> {
+    let texts = &language.texts().training;
     let Some(began) = reinforced_from(phase) else {
         return vec![(String::new(), phase.curves.clone())];
     };
@@ -107,14 +114,14 @@ fn stages(phase: &PhaseReport) -> Vec<(String, Vec<Curve>)> {
         let steps = || curves.iter().flat_map(|curve| &curve.points).map(|point| point.0);
         let (from, to) =
             (steps().fold(f64::INFINITY, f64::min), steps().fold(f64::NEG_INFINITY, f64::max));
-        (format!("{title}: steps {} to {}", plain(from), plain(to)), curves)
+        ((texts.stage)([&title, &language.plain(from), &language.plain(to)]), curves)
     };
-    vec![titled("Cold start", false), titled("GRPO", true)]
+    vec![titled(texts.cold_start, false), titled("GRPO", true)]
 }
 
 /// The figures of a phase that are in no table: of behaviours, or of held-out data before and after
 /// it.
-fn metrics(body: &mut String, phase: &PhaseReport) {
+fn metrics(body: &mut String, phase: &PhaseReport, language: Language) {
     // In the order of the table, then those that it does not know.
     let rank = |id: &str| {
         let index = measure(id).map(|known| MEASURES.iter().position(|row| row.id == known.id));
@@ -133,22 +140,23 @@ fn metrics(body: &mut String, phase: &PhaseReport) {
         let _ = write!(
             body,
             "<div><dt>{}</dt><dd>{}</dd></div>",
-            Escaped(&measures::label(id)),
-            Escaped(&value_text(id, *value))
+            Escaped(&measures::label(id, language)),
+            Escaped(&value_text(id, *value, language))
         );
     }
     body.push_str("</dl>\n");
 }
 
 /// The plots of a stage.
-fn charts(body: &mut String, curves: &[Curve]) {
+fn charts(body: &mut String, curves: &[Curve], language: Language) {
+    let texts = &language.texts().training;
     if curves.is_empty() {
         return;
     }
     body.push_str("<div class=\"charts\">\n");
     let mut groups: Vec<(&str, Vec<&Curve>)> = Vec::new();
     for curve in curves {
-        let (plot, _) = measures::plot_and_line(&curve.name);
+        let (plot, _) = measures::plot_and_line(&curve.name, language);
         match groups.iter_mut().find(|(name, _)| *name == plot) {
             Some((_, members)) => members.push(curve),
             None => groups.push((plot, vec![curve])),
@@ -166,13 +174,17 @@ fn charts(body: &mut String, curves: &[Curve]) {
             Some(Unit::Share) => "share",
             None => "",
         };
-        let title = measures::label(group);
+        let title = measures::label(group, language);
         let alone = members.len() == 1;
         let lines: Vec<Line<'_>> = members
             .iter()
             .enumerate()
             .map(|(index, curve)| Line {
-                label: if alone { title.clone() } else { measures::plot_and_line(&curve.name).1 },
+                label: if alone {
+                    title.clone()
+                } else {
+                    measures::plot_and_line(&curve.name, language).1
+                },
                 points: &curve.points,
                 style: index % 4,
                 dots: false,
@@ -190,18 +202,16 @@ fn charts(body: &mut String, curves: &[Curve]) {
             }
             body.push_str("</span>");
         }
-        let _ =
-            write!(body, "</figcaption>{}", chart(&title, &lines, unit == "share", XAxis::Steps));
+        let drawn = chart(&title, &lines, unit == "share", XAxis::Steps, language);
+        let _ = write!(body, "</figcaption>{drawn}");
         let hint = match known {
             Some(known)
                 if known.better == Better::Higher && members.iter().all(|curve| is_zero(curve)) =>
             {
-                "0 throughout."
+                texts.zero_throughout
             }
-            Some(known) if known.id == "zero_spread" && unpaid => {
-                "Nothing was ever earned, so no group teaches anything: see the notes of the phase."
-            }
-            Some(known) => known.hint,
+            Some(known) if known.id == "zero_spread" && unpaid => texts.never_paid,
+            Some(known) => language.of(known.hint),
             None => "",
         };
         if !hint.is_empty() {
@@ -217,15 +227,12 @@ fn is_zero(curve: &Curve) -> bool {
     curve.points.iter().all(|(_, value)| *value == 0.0)
 }
 
-pub(super) fn rollouts(report: &Report) -> String {
-    let mut body = String::new();
+pub(super) fn rollouts(report: &Report, language: Language) -> String {
+    let texts = &language.texts().training;
     if report.rollouts.is_empty() {
-        return body;
+        return String::new();
     }
-    body.push_str(
-        "<p class=\"about\">What the policy wrote while it was trained by reward, and what it \
-         earned.</p>\n",
-    );
+    let mut body = format!("<p class=\"about\">{}</p>\n", texts.rollouts);
     let mut phases: Vec<&str> =
         report.rollouts.iter().map(|sample| sample.phase.as_str()).collect();
     // Phases ask for their samples one after the other, so equal names are neighbours.
@@ -237,49 +244,47 @@ pub(super) fn rollouts(report: &Report) -> String {
             report.rollouts.iter().filter(|sample| sample.phase == name).collect();
         let mut inside = String::from("<div class=\"samples\">\n");
         for sample in &samples {
-            rollout(&mut inside, sample);
+            rollout(&mut inside, sample, language);
         }
         inside.push_str("</div>\n");
         let (count, from, to) = (samples.len(), samples[0].step, samples[samples.len() - 1].step);
-        let steps =
-            if from == to { format!("step {from}") } else { format!("steps {from} to {to}") };
+        let steps = if from == to { (texts.step)([&from]) } else { (texts.steps)([&from, &to]) };
         let summary = format!(
             "<span class=\"badge {class}\">{}</span> \
-             <span class=\"snippet\">{steps}, {count} {}</span>",
+             <span class=\"snippet\">{steps}, {}</span>",
             Escaped(name),
-            if count == 1 { "sample" } else { "samples" }
+            (texts.samples)(count)
         );
         body.push_str(&fold("", &summary, &inside, false));
     }
     body
 }
 
-fn rollout(body: &mut String, sample: &RolloutSample) {
+fn rollout(body: &mut String, sample: &RolloutSample, language: Language) {
+    let texts = &language.texts().training;
     let _ = write!(
         body,
-        "<div class=\"sample\"><p class=\"facts\"><span>step {}</span>\
-         <span class=\"reward\">reward {}</span>",
-        sample.step,
-        plain(sample.reward)
+        "<div class=\"sample\"><p class=\"facts\"><span>{}</span>\
+         <span class=\"reward\">{}</span>",
+        (texts.step)([&sample.step]),
+        (texts.reward)([&language.plain(sample.reward)])
     );
     for (part, value) in &sample.parts {
-        let _ = write!(body, "<span>{} {}</span>", Escaped(&measures::label(part)), plain(*value));
+        let (part, value) = (measures::label(part, language), language.plain(*value));
+        let _ = write!(body, "<span>{} {value}</span>", Escaped(&part));
     }
     let _ = writeln!(
         body,
         "</p><blockquote class=\"given\">{}</blockquote><div class=\"output\">{}</div></div>",
         Escaped(&sample.prompt),
-        answers::text(&sample.completion)
+        answers::text(&sample.completion, language)
     );
 }
 
-pub(super) fn masks(report: &Report) -> String {
-    let mut body = String::new();
-    let Some((first, others)) = report.masks.split_first() else { return body };
-    body.push_str(
-        "<p class=\"about\">Training examples as the loss sees them. Only the <mark>marked \
-         tokens</mark> are targets; the others are read.</p>\n<div class=\"masks\">\n",
-    );
+pub(super) fn masks(report: &Report, language: Language) -> String {
+    let texts = &language.texts().training;
+    let Some((first, others)) = report.masks.split_first() else { return String::new() };
+    let mut body = format!("<p class=\"about\">{}</p>\n<div class=\"masks\">\n", texts.masks);
     mask(&mut body, report, first);
     body.push_str("</div>\n");
     if !others.is_empty() {
@@ -288,7 +293,7 @@ pub(super) fn masks(report: &Report) -> String {
             mask(&mut inside, report, other);
         }
         inside.push_str("</div>\n");
-        body.push_str(&fold("", &format!("{} more", others.len()), &inside, false));
+        body.push_str(&fold("", &(texts.more)(others.len()), &inside, false));
     }
     body
 }

@@ -13,13 +13,13 @@
 use owo_colors::Style;
 use unicode_width::UnicodeWidthStr as _;
 
-use super::{BEFORE, Layout, Page, clip, colour, pad, styled, wrap};
+use super::{Layout, Page, all_notes, clip, colour, pad, styled, wrap};
 use crate::changes::{Change, largest};
-use crate::figures::{duration, parameters, percent, prefixed, share};
-use crate::html::{form, kind, shown_first};
+use crate::figures::share;
+use crate::html::{form, kind, shown_first, title};
 use crate::markup::{segments, without_controls};
 use crate::measures::{label, value_text};
-use crate::{PhaseReport, PromptReport, Report};
+use crate::{Language, PhaseReport, PromptReport, Report};
 
 /// Maximum lines of a summary.
 pub(super) const MAX_LINES: usize = 40;
@@ -65,30 +65,40 @@ pub fn summary(report: &Report, next: &[Next], layout: Layout) -> String {
 
 /// The title and the run's size, in two lines.
 fn head(page: &mut Page, report: &Report) {
-    let title = if report.title.is_empty() { "Crisol report" } else { &report.title };
-    let title = clip_words(&flat(title), page.width);
+    let language = page.language;
+    let (top, texts) = (&language.texts().top, &language.texts().terminal);
+    let title = clip_words(&flat(&title(report, language)), page.width);
     page.line(&page.paint(&title, Style::new().bold()));
     let flops = report.phases.iter().map(|phase| phase.flops).sum();
-    let mut facts =
-        vec![parameters(&report.model), duration(report.total_seconds), prefixed(flops, "FLOP")];
+    let mut facts = vec![
+        language.parameters(&report.model),
+        language.duration(report.total_seconds),
+        language.prefixed(flops, "FLOP"),
+    ];
     if report.peak_memory_bytes > 0 {
-        facts.push(format!("peak memory {}", prefixed(report.peak_memory_bytes as f64, "B")));
+        let peak = language.prefixed(report.peak_memory_bytes as f64, "B");
+        facts.push((texts.peak_memory)([&peak]));
     }
-    facts.push(format!("seed {}", report.seed));
+    facts.push((top.seed)([&report.seed]));
     let facts = clip_words(&facts.join(" · "), page.width);
     page.line(&page.paint(&facts, Style::new().dimmed()));
 }
 
 /// What changed most in a phase, largest first: behaviours, then measures on its own held-out data.
 /// Each has a label and its figures, `before → after` where both are known.
-pub fn largest_changes(report: &Report, phase: &PhaseReport, count: usize) -> Vec<[String; 2]> {
+pub fn largest_changes(
+    report: &Report,
+    phase: &PhaseReport,
+    count: usize,
+    language: Language,
+) -> Vec<[String; 2]> {
     let figures = |Change { measure, before, after }: Change| {
-        let value = |value: f64| value_text(measure.id, value);
+        let value = |value: f64| value_text(measure.id, value, language);
         let figures = match before {
             Some(before) => arrow(&value(before), &value(after)),
             None => value(after),
         };
-        [measure.label.to_owned(), figures]
+        [language.of(measure.label).to_owned(), figures]
     };
     let mut rows: Vec<[String; 2]> =
         largest(report, phase, count).into_iter().map(figures).collect();
@@ -97,9 +107,10 @@ pub fn largest_changes(report: &Report, phase: &PhaseReport, count: usize) -> Ve
         let after = phase.metrics.get(id)?;
         // Parts of a measure (`reward_accuracy/fact`) are for the long form.
         let part = id.split_once('/').is_some_and(|(all, _)| phase.before.contains_key(all));
-        let what = flat(&label(id));
+        let what = flat(&label(id, language));
         let redundant = part || known.contains(&what);
-        (!redundant).then(|| [what, arrow(&value_text(id, *before), &value_text(id, *after))])
+        let [before, after] = [*before, *after].map(|value| value_text(id, value, language));
+        (!redundant).then(|| [what, arrow(&before, &after)])
     });
     rows.extend(held_out);
     rows.truncate(count);
@@ -113,11 +124,11 @@ fn arrow(before: &str, after: &str) -> String {
 
 /// The measures of a run of one phase, one a line.
 fn one_phase(page: &mut Page, report: &Report, phase: &PhaseReport) {
-    let rows = largest_changes(report, phase, MEASURES_ALONE);
+    let rows = largest_changes(report, phase, MEASURES_ALONE, page.language);
     if rows.is_empty() {
         return;
     }
-    page.heading(&format!("What {} changed", flat(&phase.name)));
+    page.heading(&(page.language.texts().terminal.one_changed)([&flat(&phase.name)]));
     let figures = rows.iter().map(|[_, figures]| figures.width()).max().unwrap_or(0);
     let label = rows.iter().map(|[label, _]| label.width()).max().unwrap_or(0);
     let label = label.min(page.width.saturating_sub(figures + 4).max(12));
@@ -131,9 +142,11 @@ fn phases(page: &mut Page, report: &Report) {
     if report.phases.is_empty() {
         return;
     }
-    page.heading("What each phase changed");
-    let time = if page.width < TIME_FROM { String::new() } else { format!("{:>13}", "time") };
-    let head = format!("{}{time}{:>9}  largest changes", pad("phase", NAME), "compute");
+    let (texts, tables) = (&page.language.texts().terminal, &page.language.texts().tables);
+    page.heading(texts.changed);
+    let time = if page.width < TIME_FROM { "" } else { &format!("{:>13}", tables.time) };
+    let (phase, compute) = (pad(tables.phase, NAME), tables.compute);
+    let head = format!("{phase}{time}{compute:>9}  {}", texts.largest_changes);
     page.line(&page.paint(&clip(&head, page.width), Style::new().dimmed()));
     let flops: f64 = report.phases.iter().map(|phase| phase.flops).sum();
     let rows = |measures: usize, lines: usize| -> Vec<String> {
@@ -141,13 +154,15 @@ fn phases(page: &mut Page, report: &Report) {
         report.phases.iter().enumerate().flat_map(row).collect()
     };
     let mut lines = rows(MEASURES_EACH, usize::MAX);
-    if lines.len() > MAX_PHASE_LINES {
-        lines = rows(1, 1);
+    for most in [usize::MAX, 1] {
+        if lines.len() > MAX_PHASE_LINES {
+            lines = rows(1, most);
+        }
     }
     let more = lines.len().saturating_sub(MAX_PHASE_LINES);
     if more > 0 {
         lines.truncate(MAX_PHASE_LINES - 1);
-        lines.push(format!("… and {} more phases", more + 1));
+        lines.push((texts.more_phases)(more + 1));
     }
     for line in lines {
         page.line(&line);
@@ -164,17 +179,18 @@ fn phase_row(
     measures: usize,
     lines: usize,
 ) -> Vec<String> {
+    let language = page.language;
     let name = clip(&flat(&phase.name), NAME);
-    let mut facts = format!("{:>9}  ", percent(share(phase.flops, flops)));
+    let mut facts = format!("{:>9}  ", language.percent(share(phase.flops, flops)));
     if page.width >= TIME_FROM {
-        facts = format!("{:>13}{facts}", duration(phase.seconds));
+        facts = format!("{:>13}{facts}", language.duration(phase.seconds));
     }
     let indent = NAME + facts.width();
-    let changes = largest_changes(report, phase, measures);
+    let changes = largest_changes(report, phase, measures, language);
     let changes: Vec<String> =
         changes.iter().map(|[label, figures]| format!("{label} {figures}")).collect();
     let text = match changes.len() {
-        0 => "no change of 5 points or more".to_owned(),
+        0 => language.texts().terminal.no_change.to_owned(),
         _ => changes.join(", "),
     };
     let mut wrapped = wrap(&text, page.width.saturating_sub(indent).max(NAME));
@@ -192,15 +208,16 @@ fn phase_row(
 
 /// A prompt and its answers, each cut to one line.
 fn answers(page: &mut Page, report: &Report, prompt: &PromptReport) {
-    let title = flat(kind(&prompt.kind).0);
-    page.heading(if title.is_empty() { "Prompt" } else { &title });
-    let form = flat(form(&prompt.form));
+    let texts = &page.language.texts().terminal;
+    let title = flat(kind(&prompt.kind, page.language).0);
+    page.heading(if title.is_empty() { texts.prompt } else { &title });
+    let form = flat(form(&prompt.form, page.language));
     let given = flat(prompt.prompt.trim());
     let given = if form.is_empty() { given } else { format!("{form}: {given}") };
     for line in first_lines(&given, page.width, MAX_PROMPT_LINES) {
         page.line(&page.paint(&line, Style::new().dimmed()));
     }
-    let before = prompt.before.iter().map(|output| (BEFORE.to_owned(), Style::new(), output));
+    let before = prompt.before.iter().map(|output| (texts.before.to_owned(), Style::new(), output));
     let after = report.phases.iter().enumerate().filter_map(|(index, phase)| {
         Some((flat(&phase.name), colour(index), prompt.outputs.get(&phase.name)?))
     });
@@ -213,7 +230,7 @@ fn answers(page: &mut Page, report: &Report, prompt: &PromptReport) {
         page.line(&format!("{}{gap}{text}", page.paint(&name, *style)));
     }
     if rows.len() > shown {
-        page.line(&format!("… and {} more", rows.len() - shown));
+        page.line(&(texts.more)(rows.len() - shown));
     }
 }
 
@@ -235,16 +252,19 @@ fn model_text(page: &Page, output: &str, width: usize) -> String {
             return line;
         }
     }
-    if line.is_empty() { page.paint("(nothing)", Style::new().dimmed()) } else { line }
+    if line.is_empty() {
+        page.paint(page.language.texts().answers.nothing, Style::new().dimmed())
+    } else {
+        line
+    }
 }
 
 /// As many whole notes as fit into `lines_left` lines.
 fn notes(page: &mut Page, report: &Report, lines_left: usize) {
-    let notes: Vec<Vec<String>> = report
-        .phases
+    let texts = &page.language.texts().terminal;
+    let notes: Vec<Vec<String>> = all_notes(report, page.language)
         .iter()
-        .flat_map(|phase| phase.notes.iter().map(|note| format!("{}: {note}", phase.name)))
-        .map(|note| first_lines(&flat(&note), page.width - 2, 3))
+        .map(|note| first_lines(&flat(note), page.width - 2, 3))
         .collect();
     // A blank line, the heading, and a line for the notes that do not fit.
     let lines_left = lines_left.saturating_sub(3);
@@ -259,12 +279,12 @@ fn notes(page: &mut Page, report: &Report, lines_left: usize) {
     if notes.is_empty() || lines_left == 0 {
         return;
     }
-    page.heading("Notes");
+    page.heading(texts.notes);
     for line in notes[..fits].iter().flatten() {
         page.line(&format!("  {line}"));
     }
     if fits < notes.len() {
-        page.line(&format!("  … and {} more in the report", notes.len() - fits));
+        page.line(&format!("  {}", (texts.more_notes)(notes.len() - fits)));
     }
 }
 
@@ -274,7 +294,7 @@ fn next_steps(next: &[Next], layout: Layout) -> String {
     if next.is_empty() {
         return page.text;
     }
-    page.heading("Next");
+    page.heading(layout.language.texts().terminal.next);
     let purposes = next.iter().map(|step| step.purpose.width()).max().unwrap_or(0);
     let widest = next.iter().map(|step| step.command.width()).max().unwrap_or(0);
     let beside = purposes + widest + 4 <= page.width;
@@ -367,11 +387,19 @@ mod tests {
         ]
     }
 
+    fn plain(width: usize, language: Language) -> Layout {
+        Layout { width, colour: false, language }
+    }
+
     #[test]
     fn every_run_fits_a_screen_and_ends_with_the_next_steps() {
+        let widths = [40, 80, 100, 200].into_iter();
+        let layouts: Vec<Layout> =
+            widths.flat_map(|width| Language::ALL.map(|l| plain(width, l))).collect();
         for count in [0, 1, 2, 7, 8, 15, 16, 17, 60] {
-            for width in [40, 80, 100, 200] {
-                let text = summary(&long(count), &next(), Layout { width, colour: false });
+            for layout in &layouts {
+                let width = layout.width;
+                let text = summary(&long(count), &next(), *layout);
                 let lines: Vec<&str> = text.lines().collect();
                 assert!(
                     lines.len() <= MAX_LINES,
@@ -393,7 +421,7 @@ mod tests {
             .flat_map(|text| text.split(' ').map(str::to_owned))
             .collect();
         known.dedup();
-        let text = summary(&report, &next(), Layout { width: 80, colour: false });
+        let text = summary(&report, &next(), plain(80, Language::English));
         let latin = text.lines().filter(|line| line.contains("orem") || line.contains("ipsum"));
         for word in latin.flat_map(|line| line.split_whitespace()) {
             let ours = ["user", "says:", "the", "…", "before"].contains(&word)
@@ -403,9 +431,22 @@ mod tests {
         assert!(text.contains("ipsum"));
     }
 
+    /// Where two changes a phase are too many lines, one stays, with its figures.
+    #[test]
+    fn figures_are_cut_last() {
+        let mut report = long(7);
+        for phase in &mut report.phases {
+            phase.metrics.insert("lookalike_refused".into(), 0.9);
+            phase.before = [("lookalike_refused".into(), 0.1)].into();
+        }
+        let text = summary(&report, &next(), plain(80, Language::Spanish));
+        assert_eq!(text.matches("10 % → 90 %").count(), 7, "{text}");
+        assert!(!text.contains("que rechaza …"), "{text}");
+    }
+
     #[test]
     fn the_summary_shows_what_is_in_the_report() {
-        let text = summary(&long(2), &next(), Layout { width: 80, colour: false });
+        let text = summary(&long(2), &next(), plain(80, Language::English));
         assert!(text.contains("phase-1") && text.contains("harmful requests refused 90 %"));
         assert!(text.contains("held-out loss") && !text.contains("ranked right"), "{text}");
         assert!(text.contains("1 h 2 min") && text.contains("50 %"), "{text}");

@@ -20,6 +20,7 @@ use super::{Compute, Sampling, Written};
 use crate::console::{ask, colour, for_stdout, print, print_line, say};
 use crate::error::{CliError, INTERRUPTED};
 use crate::model::{ModelArgs, check_speaks};
+use crate::texts::texts;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -29,13 +30,6 @@ Examples:
   echo \"What is the capital of France?\" | crisol chat MODEL
 
 Each line is a message. /help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves.";
-
-const HELP: &str = "\
-/reset        forget the conversation
-/system TEXT  begin anew with TEXT as the system message; without TEXT, with none
-/help         list these commands
-/quit         leave, as Ctrl-D does
-Ctrl-C        stop the answer";
 
 /// `crisol chat`.
 #[derive(Debug, Args)]
@@ -66,6 +60,7 @@ impl ChatArgs {
             header::show(&self.model.model, &folder, &checkpoint);
         }
         self.sampling.say_what_is_suggested(&checkpoint.text);
+        let texts = &texts().chat;
         let mut chat = Chat {
             checkpoint,
             sampling: self.sampling,
@@ -82,15 +77,13 @@ impl ChatArgs {
             match command {
                 "" => {}
                 "/quit" => return Ok(()),
-                "/help" => say(HELP),
+                "/help" => say(texts.help),
                 "/reset" => {
                     chat.history.clear();
-                    say("(the conversation is forgotten)");
+                    say(texts.forgotten);
                 }
                 "/system" => chat.set_system(rest.trim()),
-                _ if command.starts_with('/') => {
-                    say(format_args!("there is no {command}; /help lists the commands"));
-                }
+                _ if command.starts_with('/') => say((texts.unknown)([&command])),
                 _ => chat.answer(line)?,
             }
         }
@@ -149,7 +142,7 @@ fn edited(editor: &mut DefaultEditor) -> Result<Option<String>, CliError> {
                 editor.add_history_entry(&line).map_err(input)?;
                 return Ok(Some(line));
             }
-            Err(ReadlineError::Interrupted) => say("(Ctrl-D or /quit leaves)"),
+            Err(ReadlineError::Interrupted) => say(texts().chat.how_to_leave),
             Err(ReadlineError::Eof) => return Ok(None),
             Err(error) => return Err(input(error)),
         }
@@ -201,25 +194,26 @@ struct Chat {
 impl Chat {
     /// Begins anew with a system message, or without one if the text is empty.
     fn set_system(&mut self, text: &str) {
+        let texts = &texts().chat;
         let system = (!text.is_empty()).then(|| Message::new("system", text));
         if let Some(system) = &system {
             let ids = |messages| self.checkpoint.text.prompt_ids(&Turns::Chat(messages));
             let user = Message::user("x");
             match (ids(vec![system.clone(), user.clone()]), ids(vec![user])) {
                 (Err(error), _) => {
-                    say(format_args!("the chat template takes no system message: {error}"));
+                    say((texts.no_system)([&error]));
                     return;
                 }
                 (Ok(with), Ok(without)) if with == without => {
-                    say("the chat template leaves out system messages; nothing changed");
+                    say(texts.system_dropped);
                     return;
                 }
                 _ => {}
             }
         }
         say(match &system {
-            Some(_) => "(a new conversation with this system message)",
-            None => "(a new conversation without system message)",
+            Some(_) => texts.with_system,
+            None => texts.without_system,
         });
         self.system = system;
         self.history.clear();
@@ -265,11 +259,12 @@ impl Chat {
         printed?;
         let reply = reply?;
         print_line(dimmer.map_or(String::new(), Dimmer::finish))?;
+        let texts = &texts().chat;
         match reply.generated.stopped_by {
             StopReason::StopToken | StopReason::StopString => {}
-            StopReason::Length => say("(cut off: --max-new-tokens)"),
-            StopReason::Context => say("(cut off: the context is full)"),
-            StopReason::Receiver => say("(stopped)"),
+            StopReason::Length => say(texts.cut_by_length),
+            StopReason::Context => say(texts.cut_by_context),
+            StopReason::Receiver => say(texts.stopped),
         }
         self.history.push(Message::assistant(&reply.text));
         Ok(())
@@ -281,26 +276,20 @@ impl Chat {
     fn fit(&mut self) -> Result<Option<Vec<u32>>, CliError> {
         let context = self.checkpoint.model.config().max_document_len();
         let room = self.sampling.max_new_tokens.min(context / 4).max(1);
+        let texts = &texts().chat;
         let mut forgotten = 0;
         loop {
             let messages = self.system.iter().chain(&self.history).cloned().collect();
             let prompt = self.checkpoint.text.prompt_ids(&Turns::Chat(messages))?;
             if prompt.len() + room <= context {
                 if forgotten > 0 {
-                    say(format_args!(
-                        "(the context of {context} tokens is full: the oldest {forgotten} messages \
-                         are forgotten)"
-                    ));
+                    say((texts.oldest_forgotten)([&context, &forgotten]));
                 }
                 return Ok(Some(prompt));
             }
             if self.history.len() == 1 {
                 self.history.clear();
-                say(format_args!(
-                    "(that message takes {} of the context's {context} tokens, which leaves no \
-                     room for an answer; the conversation begins anew)",
-                    prompt.len()
-                ));
+                say((texts.too_long)([&prompt.len(), &context]));
                 return Ok(None);
             }
             // A turn is a message and its answer.

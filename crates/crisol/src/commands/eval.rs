@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use crisol_phases::{DataSource, Evaluation, EvaluationOptions, Measure, RunSettings, evaluate};
 use crisol_report::measures::{label, value_text};
-use crisol_report::wrap;
+use crisol_report::{Language, wrap};
 use crisol_text::{StringFormat, TextOptions};
 use serde_json::{Value, json};
 
@@ -135,13 +135,13 @@ fn table(evaluation: &Evaluation) -> Result<(), CliError> {
         say_wrapped(note);
     }
     let row = |measured: &Measure| {
-        let value = value_text(measured.id, measured.value);
+        let value = value_text(measured.id, measured.value, Language::English);
         let error = measured
             .standard_error
-            .map_or("–".to_owned(), |error| value_text(measured.id, error));
+            .map_or("–".to_owned(), |error| value_text(measured.id, error, Language::English));
         [
             measured.shape.to_owned(),
-            label(measured.id).into_owned(),
+            label(measured.id, Language::English).into_owned(),
             value,
             error,
             measured.records.to_string(),

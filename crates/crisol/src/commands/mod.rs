@@ -28,12 +28,15 @@ use crisol_engine::{Device, Precision};
 use crisol_hub::{HubError, json_error};
 use crisol_model::SamplingOptions;
 use crisol_phases::PhaseSettings;
+use crisol_report::Language;
 use crisol_text::{TextOptions, TextSetup, start_text_threads};
 use serde_json::Value;
 
 use crate::clock;
 use crate::console::say;
 use crate::error::CliError;
+use crate::language;
+use crate::texts::texts;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -55,6 +58,15 @@ MODEL is one of
 #[derive(Debug, Parser)]
 #[command(name = "crisol", version, after_help = EXAMPLES, max_term_width = 100)]
 pub(crate) struct Cli {
+    /// Language of reports and chats: en, es [default: that of LANG]
+    #[arg(
+        long,
+        value_name = "LANG",
+        global = true,
+        display_order = 900,
+        value_parser = language::parse,
+    )]
+    lang: Option<Language>,
     #[command(subcommand)]
     command: Command,
 }
@@ -126,6 +138,7 @@ impl Cli {
     }
 
     pub(crate) fn run(self) -> Result<(), CliError> {
+        language::choose(self.lang);
         match self.command {
             Command::Run(args) => args.run(),
             Command::Pretrain(args) => args.run(),
@@ -377,15 +390,9 @@ impl Sampling {
     fn say_what_is_suggested(&self, text: &TextSetup) {
         let settings = text.suggested_sampling();
         if !self.is_chosen() && !settings.is_empty() {
-            say(format_args!(
-                "(the model's generation_config.json suggests {}; without these options, the most \
-                 probable token is taken)",
-                settings
-                    .iter()
-                    .map(|(name, value)| format!("--{name} {value}"))
-                    .collect::<Vec<_>>()
-                    .join(" ")
-            ));
+            let options: Vec<String> =
+                settings.iter().map(|(name, value)| format!("--{name} {value}")).collect();
+            say((texts().chat.suggested)([&options.join(" ")]));
         }
     }
 

@@ -10,7 +10,9 @@ use clap::Args;
 use crisol_hub::HubError;
 use crisol_model::{Checkpoint, SamplingOptions, stream_reply};
 use crisol_phases::classifiers;
-use crisol_report::{Demonstration, NotebookModel, NotebookReport, PromptReport, StoredAnswer};
+use crisol_report::{
+    Demonstration, NotebookModel, NotebookReport, PromptReport, StoredAnswer, sentence,
+};
 use crisol_text::{Message, TextSetup, Turns};
 use serde::Deserialize;
 
@@ -19,7 +21,9 @@ use crate::clock;
 use crate::console::{for_stdout, layout, print, print_line, say};
 use crate::error::CliError;
 use crate::hub::Need;
+use crate::language::language;
 use crate::model::{Network, check_folder, load, locate};
+use crate::texts::texts;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -109,9 +113,8 @@ impl Form {
     }
 }
 
-/// The roles in the notebook's order, with the phase that each comes after.
-const ROLES: [(&str, &str); 3] =
-    [("base", "pre-training"), ("chat", "instruction fine-tuning"), ("aligned", "alignment")];
+/// The roles in the notebook's order.
+const ROLES: [&str; 3] = ["base", "chat", "aligned"];
 
 /// New tokens of an answer, as in the notebook.
 const NEW_TOKENS: usize = 100;
@@ -136,7 +139,9 @@ impl NotebookArgs {
         };
         // One model in memory at a time; one in several roles is loaded once.
         let mut loaded: Option<(&Path, Checkpoint)> = None;
-        for ((role, phase), path) in ROLES.into_iter().zip(&models) {
+        let texts = &texts().notebook;
+        let phases = [texts.pretraining, texts.finetuning, texts.alignment];
+        for ((role, phase), path) in ROLES.into_iter().zip(phases).zip(&models) {
             if loaded.as_ref().is_none_or(|(held, _)| held != path) {
                 drop(loaded.take());
                 say(format_args!("loading {}", path.display()));
@@ -148,7 +153,8 @@ impl NotebookArgs {
             let of_notebook = &notebook.models[role];
             report.models.push(described(role, path, of_notebook, checkpoint));
             let asked = Asked { checkpoint, shown: !self.json };
-            asked.show(&format!("\n== After {phase}: {} ==\n", path.display()))?;
+            let after = (texts.after)([&phase, &path.display()]);
+            asked.show(&format!("\n== {after} ==\n"))?;
             let own = notebook.demonstrations.iter().filter(|stored| stored.role == role);
             for stored in own {
                 report.demonstrations.push(asked.demonstrate(stored, path, of_notebook)?);
@@ -160,10 +166,11 @@ impl NotebookArgs {
         if self.json {
             return print(report.to_json());
         }
-        print_line("\n== The same prompts to all three ==")?;
-        let columns: Vec<String> = ROLES.iter().map(|(role, _)| (*role).to_owned()).collect();
+        print_line(format_args!("\n== {} ==", texts.same_prompts))?;
+        let columns: Vec<String> = ROLES.map(str::to_owned).to_vec();
         print(crisol_report::comparison(&columns, &report.prompts, layout()))?;
-        print_line(format_args!("\nThe whole report: {}", self.out.join("report.html").display()))
+        let page = self.out.join("report.html");
+        print_line(format_args!("\n{}", (texts.whole_report)([&page.display()])))
     }
 
     /// The three models, in the order of the roles.
@@ -183,7 +190,7 @@ impl NotebookArgs {
             return Ok(vec![phase(&["pretrain"])?, phase(&["sft"])?, phase(&ALIGNED)?]);
         }
         let given = [&self.base, &self.chat, &self.aligned];
-        let model = |(given, (role, _)): (&Option<PathBuf>, (&str, &str))| {
+        let model = |(given, role): (&Option<PathBuf>, &str)| {
             given.clone().unwrap_or_else(|| PathBuf::from(&notebook.models[role]))
         };
         Ok(given.into_iter().zip(ROLES).map(model).collect())
@@ -266,15 +273,15 @@ impl Asked<'_> {
             given: text.tokenizer.decode(&prompt, false),
             ..Demonstration::default()
         };
-        self.show(&format!("\n-- The notebook says of {of_notebook}: {}\n", stored.shows))?;
+        let texts = &texts().notebook;
+        let remark = sentence(&stored.shows, language());
+        self.show(&format!("\n-- {}\n", (texts.says)([&of_notebook, &remark])))?;
         if stored.form == Form::Chat && text.template.is_none() {
-            self.show(
-                "   (The model has no chat template: the message is given as plain text.)\n",
-            )?;
+            self.show(&format!("   {}\n", texts.no_template))?;
         }
         self.show(&format!("\n{}", demonstration.given))?;
         if let Some(problem) = self.no_room(&prompt) {
-            self.show(&format!("\n({problem})\n"))?;
+            self.show(&format!("\n({})\n", sentence(&problem, language())))?;
             demonstration.problem = problem;
             return Ok(demonstration);
         }
@@ -285,13 +292,13 @@ impl Asked<'_> {
         // The notebook speaks of its own model. What this one did is seen in its answer.
         if stored.shows.contains("refuse") {
             let refused = classifiers::is_refusal(&demonstration.answer);
-            let found = if refused { "a refusal" } else { "no refusal" };
-            self.show(&format!("\n   (Here: {found}.)\n"))?;
+            let found = if refused { texts.is_refusal } else { texts.is_no_refusal };
+            self.show(&format!("\n   {found}\n"))?;
             demonstration.refused = Some(refused);
         }
         if is_named(model, of_notebook) {
             let stored = StoredAnswer::compare(&stored.answer, &demonstration.answer);
-            self.show(&format!("\n   ({})\n", stored.verdict()))?;
+            self.show(&format!("\n   ({})\n", stored.verdict(language())))?;
             demonstration.notebook = Some(stored);
         }
         Ok(demonstration)
@@ -365,7 +372,7 @@ fn save(report: &NotebookReport, out: &Path) -> Result<(), CliError> {
     crisol_hub::write_file_atomically(&out.join("report.json"), report.to_json().as_bytes())?;
     crisol_hub::write_file_atomically(
         &out.join("report.html"),
-        crisol_report::notebook_html(report).as_bytes(),
+        crisol_report::notebook_html(report, language()).as_bytes(),
     )?;
     Ok(())
 }

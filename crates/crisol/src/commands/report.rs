@@ -10,13 +10,16 @@ use super::run::show;
 use crate::clock;
 use crate::console::{self, print};
 use crate::error::CliError;
+use crate::language::language;
 
 const EXAMPLES: &str = "\
 Examples:
   crisol report runs/crisol-world
   crisol report runs/crisol-world --full | less -R
+  crisol report runs/crisol-world --lang es
 
-Reads the finished phases of the run and writes report.html and report.json again.";
+Reads the finished phases of the run and writes report.html and report.json again. --lang changes
+the page and the summary; report.json has no language.";
 
 /// `crisol report`.
 #[derive(Debug, Args)]
@@ -57,7 +60,7 @@ impl ReportArgs {
         }
         // The run itself writes it after each phase.
         match Owner::take(&folder, &clock::now()) {
-            Ok(_owner) => crisol_phases::save_report(&report, &folder)?,
+            Ok(_owner) => crisol_phases::save_report(&report, &folder, language())?,
             Err(PhaseError::InUse { .. }) => {}
             Err(error) => return Err(error.into()),
         }

@@ -15,8 +15,10 @@ use crate::console::{print, shell_word};
 use crate::datasets::find_all;
 use crate::error::CliError;
 use crate::hub::{ModelId, Need};
+use crate::language::language;
 use crate::model::{Network, locate};
 use crate::progress::{Progress, duration, memory, operations};
+use crate::texts::texts;
 use crate::{clock, console, ctrl_c};
 
 const EXAMPLES: &str = "\
@@ -128,6 +130,7 @@ pub(super) fn show(report: &Report, folder: &Path) -> Result<(), CliError> {
 /// What to do with a finished run.
 fn next_steps(report: &Report, folder: &Path) -> Vec<Next> {
     let step = |purpose, command| Next { purpose, command };
+    let texts = &texts().next;
     let place = |name: &str| shell_word(&folder.join(name).to_string_lossy());
     // Checkpoints are numbered by their depth in the tree of phases.
     let depth = |phase: &PhaseReport| {
@@ -137,24 +140,23 @@ fn next_steps(report: &Report, folder: &Path) -> Vec<Next> {
     let last = report.phases.iter().filter(speaks).max_by_key(|phase| depth(phase));
     let first = match (last, report.phases.last()) {
         (Some(base), _) if base.kind == "pretrain" => Some(step(
-            "let it continue a text",
+            texts.generate,
             format!("crisol generate {} --prompt \"The sky is\"", place(&base.checkpoint)),
         )),
         (Some(last), _) => {
-            Some(step("talk to it", format!("crisol chat {}", place(&last.checkpoint))))
+            Some(step(texts.chat, format!("crisol chat {}", place(&last.checkpoint))))
         }
-        (None, Some(reward)) => Some(step(
-            "measure it on pairs",
-            format!("crisol eval {} --data FILE", place(&reward.checkpoint)),
-        )),
+        (None, Some(reward)) => {
+            Some(step(texts.eval, format!("crisol eval {} --data FILE", place(&reward.checkpoint))))
+        }
         (None, None) => None,
     };
     let folder_word = shell_word(&folder.to_string_lossy());
     first
         .into_iter()
         .chain([
-            step("read the report", folder.join("report.html").display().to_string()),
-            step("print all of it", format!("crisol report {folder_word} --full")),
+            step(texts.report, folder.join("report.html").display().to_string()),
+            step(texts.full, format!("crisol report {folder_word} --full")),
         ])
         .collect()
 }
@@ -234,6 +236,7 @@ pub(super) fn execute(
         device: &device,
         machine: machine.as_ref(),
         created: clock::now(),
+        language: language(),
     };
     let threads = if device.threads() == 1 {
         "1 thread".into()

@@ -3,7 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::process::{Command, Stdio};
 
-use crate::fixture::{Bench, Finished, checkpoint};
+use crate::fixture::{Bench, Finished, LOCALE, checkpoint};
 
 fn piped(bench: &Bench, input: &str) -> Finished {
     let mut child = bench
@@ -53,7 +53,11 @@ fn a_terminal_gets_a_header_and_line_editing() {
     let bench = Bench::new("");
     let model = checkpoint("5-ppo");
     let chat = format!("'{}' chat '{model}' --threads 1", env!("CARGO_BIN_EXE_crisol"));
-    let mut child = Command::new("timeout")
+    let mut terminal = Command::new("timeout");
+    for variable in LOCALE {
+        terminal.env_remove(variable);
+    }
+    let mut child = terminal
         .args(["60", "script", "-qec", &chat, "/dev/null"])
         .current_dir(bench.path(""))
         .env("TERM", "xterm")

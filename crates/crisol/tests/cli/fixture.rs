@@ -171,6 +171,18 @@ pub(crate) fn write_data(folder: &Path) {
     });
 }
 
+/// The binary, in English whatever the language of the one who tests.
+fn binary() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_crisol"));
+    for variable in LOCALE {
+        command.env_remove(variable);
+    }
+    command
+}
+
+/// The variables that choose the language.
+pub(crate) const LOCALE: [&str; 3] = ["LC_ALL", "LC_MESSAGES", "LANG"];
+
 /// A folder of a test's own with the data and a recipe in it; gone when dropped.
 pub(crate) struct Bench {
     folder: tempfile::TempDir,
@@ -199,7 +211,7 @@ impl Bench {
 
     /// The binary, to be run in this folder.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_crisol"));
+        let mut command = binary();
         command
             .args(arguments)
             .current_dir(self.folder.path())
@@ -276,7 +288,7 @@ pub(crate) fn finished_run() -> &'static Path {
         std::fs::create_dir_all(&folder).expect("cargo's folder for tests is writable");
         write_data(&folder);
         std::fs::write(folder.join("tiny.toml"), full_recipe("")).expect("the folder is writable");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_crisol"));
+        let mut command = binary();
         command.args(["run", "tiny.toml", "--out", "run", "--threads", "2"]).current_dir(&folder);
         Finished::of(command.output().expect("the binary starts")).ok();
         folder.join("run")

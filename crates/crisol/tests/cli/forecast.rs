@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crisol_engine::Device;
 use crisol_phases::{Observer, Recipe, RunOptions, SaveStats, StageForecast, forecast};
-use crisol_report::PhaseReport;
+use crisol_report::{Language, PhaseReport};
 
 use crate::fixture::{Bench, full_recipe};
 
@@ -38,8 +38,14 @@ fn check(recipe: Recipe, out: &Path) {
     let forecast = forecast(&recipe, None, 1).expect("the recipe is right");
     let mut said = Said::default();
     let device = Device::cpu(Some(1));
-    let options =
-        RunOptions { out, resume: false, device: &device, machine: None, created: String::new() };
+    let options = RunOptions {
+        out,
+        resume: false,
+        device: &device,
+        machine: None,
+        created: String::new(),
+        language: Language::English,
+    };
     let report = crisol_phases::run(Some(recipe), &options, &mut said).expect("the run is right");
     assert_eq!(forecast.len(), report.phases.len());
     assert_eq!(said.0.len(), report.phases.len());

@@ -19,6 +19,7 @@ mod hub;
 mod hub_data;
 mod kinds;
 mod ladder;
+mod language;
 #[cfg(feature = "hub")]
 mod loopback;
 mod lora;

@@ -10,7 +10,7 @@ use crisol_phases::{
     Observer, Recipe, RunOptions, SaveStats, StageForecast, available_memory, forecast,
     refuse_too_large,
 };
-use crisol_report::PhaseReport;
+use crisol_report::{Language, PhaseReport};
 use toml::{Table, Value};
 
 use crate::fixture::{Bench, checkpoint, copy_model, full_recipe};
@@ -85,8 +85,14 @@ impl Observer for Brief {
 fn begin(recipe: Recipe, out: &Path) {
     let device = Device::cpu(Some(1));
     let interrupt = device.interrupt().clone();
-    let options =
-        RunOptions { out, resume: false, device: &device, machine: None, created: String::new() };
+    let options = RunOptions {
+        out,
+        resume: false,
+        device: &device,
+        machine: None,
+        created: String::new(),
+        language: Language::English,
+    };
     let _ = crisol_phases::run(Some(recipe), &options, &mut Brief { interrupt, steps: 0 });
     let _ = std::fs::remove_dir_all(out);
 }

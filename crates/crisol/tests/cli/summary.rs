@@ -1,6 +1,6 @@
 //! What a run prints at its end, as files that are read as text: `tests/snapshots/summary/`.
 
-use crisol_report::{Layout, Next, Report, summary};
+use crisol_report::{Language, Layout, Next, Report, summary};
 
 use crate::fixture::{Bench, checkpoint, read};
 
@@ -23,19 +23,27 @@ fn snapshot(name: &str, text: &str) {
 
 #[test]
 fn of_the_embedded_run() {
-    let next = [
-        ("talk to it", "crisol chat runs/crisol-world/5-ppo"),
-        ("read the report", "runs/crisol-world/report.html"),
-        ("print all of it", "crisol report runs/crisol-world --full"),
-    ]
-    .map(|(purpose, command)| Next { purpose, command: command.to_owned() });
-    let report = embedded();
-    let text = summary(&report, &next, Layout { width: 80, colour: false });
-    assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
-    snapshot("embedded-run", &text);
-    // One of its phases alone, as `crisol sft` shows it.
-    let one = Report { phases: vec![report.phases[1].clone()], ..report };
-    snapshot("one-phase", &summary(&one, &next, Layout { width: 80, colour: false }));
+    let commands = [
+        "crisol chat runs/crisol-world/5-ppo",
+        "runs/crisol-world/report.html",
+        "crisol report runs/crisol-world --full",
+    ];
+    let english = ["talk to it", "read the report", "print all of it"];
+    let spanish = ["habla con él", "lee el informe", "muéstralo todo"];
+    for (language, purposes, suffix) in
+        [(Language::English, english, ""), (Language::Spanish, spanish, "-es")]
+    {
+        let step = |(purpose, command): (_, &str)| Next { purpose, command: command.to_owned() };
+        let next: Vec<Next> = purposes.into_iter().zip(commands).map(step).collect();
+        let layout = Layout { width: 80, colour: false, language };
+        let report = embedded();
+        let text = summary(&report, &next, layout);
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        snapshot(&format!("embedded-run{suffix}"), &text);
+        // One of its phases alone, as `crisol sft` shows it.
+        let one = Report { phases: vec![report.phases[1].clone()], ..report };
+        snapshot(&format!("one-phase{suffix}"), &summary(&one, &next, layout));
+    }
 }
 
 /// The last lines of a summary are commands that work.

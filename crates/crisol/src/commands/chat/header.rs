@@ -3,16 +3,11 @@
 use std::path::Path;
 
 use crisol_model::Checkpoint;
-use crisol_report::{PhaseReport, PromptReport, Report, prefixed};
+use crisol_report::{PhaseReport, PromptReport, Report};
 
 use crate::console::{named_rows, say, shell_word};
-
-/// Questions for a model that belongs to no run.
-const GENERAL: [&str; 3] = [
-    "What is the capital of France?",
-    "Anna has 12 apples and buys 7 more. How many does she have?",
-    "Write two sentences about the sea.",
-];
+use crate::language::language;
+use crate::texts::texts;
 
 /// Questions that are shown, and the longest of them in characters.
 const QUESTIONS: usize = 3;
@@ -23,23 +18,24 @@ pub(super) fn show(model: &Path, folder: &Path, checkpoint: &Checkpoint) {
     let whole = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
     let run = Run::of(&whole);
     let name = model.to_string_lossy();
-    let parameters = prefixed(checkpoint.parameters() as f64, "");
+    let texts = &texts().header;
+    let parameters = language().prefixed(checkpoint.parameters() as f64, "");
     let class = checkpoint.model.config().class();
-    let mut rows = vec![("model", format!("{name} ({class}, {parameters} parameters)"))];
+    let mut rows = vec![(texts.model, (texts.shape)([&name, &class, &parameters]))];
     if let Some(run) = &run {
-        rows.push(("phases", run.path()));
+        rows.push((texts.phases, run.path()));
     }
     let kind = run.as_ref().map_or("", |run| run.phase().kind.as_str());
-    rows.push(("trained", trained(kind).to_owned()));
+    rows.push((texts.trained, trained(kind).to_owned()));
     if kind == "pretrain" {
         let command = format!("crisol generate {} --prompt \"The sky is\"", shell_word(&name));
-        rows.push(("for text", command));
+        rows.push((texts.for_text, command));
     }
     let own = run.map_or(Vec::new(), |run| questions(&run.report.prompts));
-    let questions = if own.is_empty() { GENERAL.map(String::from).to_vec() } else { own };
-    let names = std::iter::once("try").chain(std::iter::repeat(""));
+    let questions = if own.is_empty() { texts.questions.map(String::from).to_vec() } else { own };
+    let names = std::iter::once(texts.to_try).chain(std::iter::repeat(""));
     rows.extend(names.zip(questions));
-    rows.push(("help", "/help lists the commands, Ctrl-D leaves".to_owned()));
+    rows.push((texts.help, texts.how_to_get_help.to_owned()));
     say(named_rows(&rows));
 }
 
@@ -80,13 +76,14 @@ impl Run {
 
 /// What a phase trains for.
 fn trained(kind: &str) -> &'static str {
+    let texts = &texts().header;
     match kind {
-        "pretrain" => "on raw text. A base model continues text; it does not chat.",
-        "sft" => "on conversations (SFT). It answers messages.",
-        "reason" => "on problems with verifiable answers (GRPO). It thinks, then answers.",
-        "ppo" => "against a reward model (PPO). It answers messages.",
-        "dpo" => "on preference pairs (DPO). It answers messages.",
-        _ => "elsewhere. Base models continue text; models tuned on conversations answer.",
+        "pretrain" => texts.pretrain,
+        "sft" => texts.sft,
+        "reason" => texts.reason,
+        "ppo" => texts.ppo,
+        "dpo" => texts.dpo,
+        _ => texts.elsewhere,
     }
 }
 

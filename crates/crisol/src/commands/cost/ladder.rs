@@ -24,6 +24,7 @@ use crate::commands::run::load;
 use crate::console::{colour, harmless, print, print_json, print_line, say, shell_word};
 use crate::datasets::find_all;
 use crate::error::CliError;
+use crate::language::language;
 use crate::model::Network;
 
 pub(super) const EXAMPLES: &str = "\
@@ -139,7 +140,7 @@ impl LadderArgs {
         let fit = LadderFit::new(&rungs).map_err(|problem| CliError::Usage(problem.to_string()))?;
         warn_of_ratios(&runs);
         let report = report(&fit, &runs, self.to);
-        crisol_hub::write_file_atomically(&self.out, ladder_html(&report).as_bytes())?;
+        crisol_hub::write_file_atomically(&self.out, ladder_html(&report, language()).as_bytes())?;
         if self.json {
             return print_json(&report);
         }
