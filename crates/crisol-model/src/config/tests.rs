@@ -68,6 +68,7 @@ fn written_configs_are_read_back() {
                 num_key_value_heads: 3,
                 rope_theta: 500_000.0,
                 attention_bias: Specifics::new(architecture).family().has_attention_bias(),
+                mlp_bias: Specifics::new(architecture).family().has_mlp_bias(),
                 eos_token_id: vec![3, 5],
                 bos_token_id: Some(1),
                 ..Config::new(architecture, 96, 48, 2, 6, 64)
@@ -425,6 +426,27 @@ fn unsupported_fields_are_refused_by_name() {
         let error = parse(&changes).expect_err("must be refused");
         assert!(error.contains(named), "{error:?} does not name {named:?}");
     }
+}
+
+/// One field has all biases; those of other names are not read, as in transformers.
+#[test]
+fn the_biases_of_ernie_have_one_field() {
+    let parse = |more: Value| {
+        let mut json = json!({ "architectures": ["Ernie4_5ForCausalLM"], "attention_bias": true });
+        json.as_object_mut()
+            .expect("an object")
+            .extend(more.as_object().cloned().unwrap_or_default());
+        parse(&json).expect("ERNIE 4.5's")
+    };
+    for (json, bias) in [(json!({}), false), (json!({ "use_bias": true }), true)] {
+        let config = parse(json);
+        assert_eq!((config.attention_bias, config.mlp_bias), (bias, bias));
+        let written = config.to_json(FloatType::F32);
+        assert_eq!(written["use_bias"], bias);
+        assert!(written.get("attention_bias").is_none() && written.get("mlp_bias").is_none());
+    }
+    let uneven = Config { attention_bias: true, mlp_bias: false, ..parse(json!({})) };
+    assert!(uneven.validate().is_err());
 }
 
 /// As published.
