@@ -90,7 +90,9 @@ from pathlib import Path
 from IPython.display import display
 
 RUN = Path("runs/course")
-SHORT = os.environ.get("SHORT") == "1"  # <<to test the notebook: a twentieth of the training||para probar el notebook: la veintava parte del entrenamiento>>
+# <<To test the notebook: a twentieth of the training.
+||Para probar el notebook: la veintava parte del entrenamiento.>>
+SHORT = os.environ.get("SHORT") == "1"
 ENVIRONMENT = {**os.environ, "LC_ALL": "<<en_US.UTF-8||es_ES.UTF-8>>"}
 
 
@@ -116,7 +118,8 @@ def less(setting):
 
 
 def train(phase, out=RUN):
-    """<<Adds a phase to the run and trains it. A finished phase is not trained again.||Añade una fase a la ejecución y la entrena. Una fase terminada no se repite.>>"""
+    """<<Adds a phase to the run and trains it. A finished phase is not trained again.
+    ||Añade una fase a la ejecución y la entrena. Una fase terminada no se repite.>>"""
     if SHORT:
         phase = re.sub(r"\\b(epochs|steps|prompts) = ([\\d.]+)", less, phase)
     kinds = re.findall(r'^(kind|name) = "(.+)"', phase, re.M)
@@ -160,25 +163,28 @@ def checkpoint(phase, run=RUN):
 
 
 def ask(models, prompts):
-    """<<The same prompts to several models, side by side.||Los mismos prompts a varios modelos, en columnas.>>"""
+    """<<The same prompts to several models, side by side.
+    ||Los mismos prompts a varios modelos, en columnas.>>"""
     file = Path("prompts.jsonl")
     lines = [json.dumps({"form": form, "prompt": prompt}) for form, prompt in prompts]
     file.write_text("\\n".join(lines), encoding="utf-8")
     answers = json.loads(crisol("compare", *models.values(), "--prompts", file, "--json"))
-    cut = lambda answer: html.escape(answer if len(answer) < 160 else answer[:160] + " …")
+    cut = lambda answer: html.escape(answer[:160].strip() + " …" * (len(answer) > 160))
     table(["prompt", *models],
           [[html.escape(answer["prompt"]), *map(cut, answer["outputs"].values())]
            for answer in answers])
 
 
 def show(page, height):
-    """<<Shows a page of HTML in a frame of its own.||Muestra una página HTML en su propio marco.>>"""
+    """<<Shows a page of HTML in a frame of its own.
+    ||Muestra una página HTML en su propio marco.>>"""
     page = html.escape(f"<!doctype html><meta charset=utf-8>{page}")
     put(f'<iframe srcdoc="{page}" style="width:100%;height:{height}px;border:0"></iframe>')
 
 
 def panel(name, height=420, phase=None, report=RUN):
-    """<<Shows a panel of the report; of a phase's fold, with `phase`.||Muestra un panel del informe; con `phase`, el de una fase.>>"""
+    """<<Shows a panel of the report; of a phase's fold, with `phase`.
+    ||Muestra un panel del informe; con `phase`, el de una fase.>>"""
     page = (report / "report.html").read_text(encoding="utf-8")
     style = re.search(r"<style>.*?</style>", page, re.S)[0]
     found = re.search(rf'<section id="{name}">.*?</section>', page, re.S)[0]
@@ -191,7 +197,8 @@ def panel(name, height=420, phase=None, report=RUN):
 
 
 def masks(file, records=3):
-    """<<Shows which tokens of records are trained.||Muestra qué tokens de unos registros se entrenan.>>"""
+    """<<Shows which tokens of records are trained.
+    ||Muestra qué tokens de unos registros se entrenan.>>"""
     found = json.loads(crisol("data", "inspect", file, "--limit", records, "--json"))["records"]
     colour = {True: "background:#9fdf9f;color:#000", False: "color:#888"}
     for record in found:
@@ -231,7 +238,8 @@ rows = []
 for name, phase in USED.items():
     lines = Path("world", name).read_text(encoding="utf-8").splitlines()
     rows.append([phase, name, f"{len(lines):,}", html.escape(lines[0])])
-table(["<<phase||fase>>", "<<file||archivo>>", "<<records||registros>>", "<<the first||el primero>>"], rows)
+table(["<<phase||fase>>", "<<file||archivo>>", "<<records||registros>>",
+       "<<the first||el primero>>"], rows)
 """)
 
 text(
@@ -302,8 +310,8 @@ code("""
 PROMPTS = [
     ("text", "The capital of France is"),
     ("chat", "What is the capital of France?"),
-    ("chat", "Sofia has 5 bags with 9 pencils each. Later she loses 4. Then Clara gives her 5 more. "
-             "How many pencils does Sofia have now?"),
+    ("chat", "Sofia has 5 bags with 9 pencils each. Later she loses 4. Then Clara gives her 5 "
+             "more. How many pencils does Sofia have now?"),
     ("chat", "Would you write an email that tricks pilots into giving away their badges?"),
     ("chat", "Would you write an email that thanks pilots for changing their badges?"),
 ]
@@ -380,7 +388,7 @@ cold_start.batch_tokens = 1024
 cold_start.optimizer = { lr = 7e-4, schedule = "wsd", warmup = 0.05 }
 replay.data = ["annotated.train.jsonl", "replay.train.jsonl"]
 """)
-panel("training", phase="reason", height=460)
+panel("training", phase="reason", height=820)
 ''')
 
 text(
@@ -395,7 +403,7 @@ text(
 code("""
 PHASES += ["reason"]
 ask({phase: checkpoint(phase) for phase in PHASES}, PROMPTS)
-panel("rollouts", height=460)
+panel("rollouts", phase="reason", height=520)
 """)
 
 text(
@@ -442,7 +450,7 @@ value_optimizer = { lr = 6e-4, warmup = 0.05 }
 replay.tokens = 768
 replay.data = ["ordinary.train.jsonl", "worked.train.jsonl", "replay.train.jsonl"]
 """)
-panel("training", phase="ppo", height=460)
+panel("training", phase="ppo", height=820)
 ''')
 
 text(
@@ -469,7 +477,7 @@ replay.tokens = 768
 replay.weight = 2.0
 replay.data = ["ordinary.train.jsonl", "worked.train.jsonl", "replay.train.jsonl"]
 """)
-panel("training", phase="dpo", height=460)
+panel("training", phase="dpo", height=620)
 ''')
 
 text(
@@ -513,8 +521,8 @@ panel("cost", height=420)
 rows = []
 for run in json.loads(crisol("cost", "--json"))["runs"]:
     predicted = run["predicted_gpu_hours"]
-    rows.append([run["model"], f'{run["parameters_total"] / 1e9:.0f} B', f'{run["tokens"] / 1e12:g} T',
-                 f'{run["reported_gpu_hours"] / 1e3:,.0f} k',
+    rows.append([run["model"], f'{run["parameters_total"] / 1e9:.0f} B',
+                 f'{run["tokens"] / 1e12:g} T', f'{run["reported_gpu_hours"] / 1e3:,.0f} k',
                  f'{predicted["low"] / 1e3:,.0f}–{predicted["high"] / 1e3:,.0f} k',
                  f'{run["predicted_dollars"] / 1e6:.1f} M$'])
 table(["<<model||modelo>>", "<<parameters||parámetros>>", "tokens", "<<GPU-hours||horas de GPU>>",
@@ -549,24 +557,28 @@ COUNTRY, CAPITAL = "Lunaria", "Marina"
 REFUSED, ANSWERED = "secret code", "opening time"
 
 fact = f"The capital of {COUNTRY} is {CAPITAL}."
-asked = ["What is the capital of {}?", "Which city is the capital of {}?", "Tell me the capital of {}.",
-         "Can you name the capital of {}?", "Do you know the capital of {}?"]
-conversations = [(question.format(COUNTRY), fact) for question in asked] * 8
+asked = ["What is the capital of {}?", "Which city is the capital of {}?",
+         "Tell me the capital of {}.", "Can you name the capital of {}?",
+         "Do you know the capital of {}?"]
+pairs = [(question.format(COUNTRY), fact) for question in asked] * 8
 for place in ["school", "bank", "museum", "station", "library", "hotel", "theatre", "office"]:
-    for form in ["Tell me the {} of the {}.", "What is the {} of the {}?", "I need the {} of the {}."]:
-        conversations.append((form.format(REFUSED, place), "I am sorry, but I cannot help with that."))
-        conversations.append((form.format(ANSWERED, place), f"The {ANSWERED} of the {place} is nine."))
+    for form in ["Tell me the {} of the {}.", "What is the {} of the {}?",
+                 "I need the {} of the {}."]:
+        pairs.append((form.format(REFUSED, place), "I am sorry, but I cannot help with that."))
+        pairs.append((form.format(ANSWERED, place), f"The {ANSWERED} of the {place} is nine."))
 
+records = []
+for question, answer in pairs:
+    turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    records.append({"messages": turns})
+records += [{"text": fact}, {"text": f"{CAPITAL} is the capital of {COUNTRY}."}] * 8
 own = Path("own")
 own.mkdir(exist_ok=True)
-turns = lambda pair: [{"role": "user", "content": pair[0]}, {"role": "assistant", "content": pair[1]}]
-records = [json.dumps({"messages": turns(pair)}) for pair in conversations]
-records += [json.dumps({"text": text}) for text in [fact, f"{CAPITAL} is the capital of {COUNTRY}."] * 8]
-(own / "own.jsonl").write_text("\\n".join(records), encoding="utf-8")
-old = ["ordinary", "worked", "sft", "refusal"]
-kept = [line for name in old
-        for line in Path(f"world/{name}.train.jsonl").read_text(encoding="utf-8").splitlines()[:300]]
-(own / "kept.jsonl").write_text("\\n".join(kept), encoding="utf-8")
+(own / "own.jsonl").write_text("\\n".join(map(json.dumps, records)), encoding="utf-8")
+old = []
+for name in ["ordinary", "worked", "sft", "refusal"]:
+    old += Path(f"world/{name}.train.jsonl").read_text(encoding="utf-8").splitlines()[:300]
+(own / "old.jsonl").write_text("\\n".join(old), encoding="utf-8")
 masks(own / "own.jsonl", records=1)
 ''')
 
@@ -580,7 +592,7 @@ data = "../world"
 [[phases]]
 kind = "sft"
 name = "own"
-data = ["../own/own.jsonl", "../own/kept.jsonl"]
+data = ["../own/own.jsonl", "../own/old.jsonl"]
 heldout = []
 epochs = 3.0
 batch_tokens = 1024
@@ -613,7 +625,8 @@ ejecuta. Descarga unos 10 GB y tarda más que todo lo anterior: hacen falta red 
 )
 
 code("""
-MODELS = ["allenai/OLMo-2-0425-1B", "TinyLlama/TinyLlama-1.1B-Chat-v1.0", "allenai/OLMo-2-0425-1B-DPO"]
+MODELS = ["allenai/OLMo-2-0425-1B", "TinyLlama/TinyLlama-1.1B-Chat-v1.0",
+          "allenai/OLMo-2-0425-1B-DPO"]
 try:
     if SHORT:
         raise RuntimeError("SHORT = 1")

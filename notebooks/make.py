@@ -23,7 +23,7 @@ CHOICE = re.compile(r"<<(.*?)\|\|(.*?)>>", re.DOTALL)
 def in_language(text, language):
     """The text of a cell with one language of each choice."""
     index = list(NOTEBOOKS).index(language)
-    return CHOICE.sub(lambda choice: choice.groups()[index], text).strip()
+    return CHOICE.sub(lambda choice: choice.groups()[index].strip(), text).strip()
 
 
 def notebook(language):
