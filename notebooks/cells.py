@@ -182,9 +182,9 @@ def show(page, height):
     put(f'<iframe srcdoc="{page}" style="width:100%;height:{height}px;border:0"></iframe>')
 
 
-def panel(name, height=420, phase=None, report=RUN):
-    """<<Shows a panel of the report; of a phase's fold, with `phase`.
-    ||Muestra un panel del informe; con `phase`, el de una fase.>>"""
+def panel(name, height=420, phase=None, unfolded=False, report=RUN):
+    """<<Shows a panel of the report, unfolded or only the fold of a phase.
+    ||Muestra un panel del informe, desplegado o solo la parte de una fase.>>"""
     page = (report / "report.html").read_text(encoding="utf-8")
     style = re.search(r"<style>.*?</style>", page, re.S)[0]
     found = re.search(rf'<section id="{name}">.*?</section>', page, re.S)[0]
@@ -192,7 +192,9 @@ def panel(name, height=420, phase=None, report=RUN):
         phases = json.loads((report / "report.json").read_text(encoding="utf-8"))["phases"]
         number = [other["name"] for other in phases].index(phase)
         folds = rf'<details class="phase c{number}"[^>]*>.*?(?=<details class="phase|</section>)'
-        found = re.search(folds, found, re.S)[0].replace("<details", "<details open", 1)
+        found = re.search(folds, found, re.S)[0]
+    if phase or unfolded:
+        found = found.replace("<details", "<details open")
     show(f"{style}<body><main>{found}</main></body>", height)
 
 
@@ -403,7 +405,7 @@ text(
 code("""
 PHASES += ["reason"]
 ask({phase: checkpoint(phase) for phase in PHASES}, PROMPTS)
-panel("rollouts", phase="reason", height=520)
+panel("rollouts", unfolded=True, height=520)
 """)
 
 text(
