@@ -382,12 +382,12 @@ code('''
 train("""
 [[phases]]
 kind = "reason"
-steps = 40
+steps = 60
 rollout = { prompts = 24, max_new_tokens = 96, minibatches = 2 }
-optimizer = { lr = 6e-4, schedule = "wsd", decay = 0.6 }
-cold_start.epochs = 1.5
+optimizer = { lr = 7e-4, schedule = "wsd", decay = 0.6 }
+cold_start.epochs = 3.0
 cold_start.batch_tokens = 1024
-cold_start.optimizer = { lr = 7e-4, schedule = "wsd", warmup = 0.05 }
+cold_start.optimizer = { lr = 1e-3, schedule = "wsd", warmup = 0.05 }
 replay.data = ["annotated.train.jsonl", "replay.train.jsonl"]
 """)
 panel("training", phase="reason", height=820)
