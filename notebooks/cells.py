@@ -171,7 +171,8 @@ def ask(models, prompts):
     answers = json.loads(crisol("compare", *models.values(), "--prompts", file, "--json"))
     cut = lambda answer: html.escape(answer[:160].strip() + " …" * (len(answer) > 160))
     table(["prompt", *models],
-          [[html.escape(answer["prompt"]), *map(cut, answer["outputs"].values())]
+          [[html.escape(answer["prompt"])]
+           + [cut(answer["outputs"][str(folder)]) for folder in models.values()]
            for answer in answers])
 
 
