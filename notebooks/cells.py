@@ -485,13 +485,13 @@ panel("training", phase="dpo", height=620)
 
 text(
     """
-**Look.** The same prompts after every phase. The harmful request is refused, its harmless
-look-alike is not. The table says how often, on prompts that no phase was trained on.
+**Look.** The same prompts after every phase. Aligned, the model refuses most harmful requests and
+few harmless look-alikes. The table says how often, on prompts that no phase was trained on.
 """,
     """
-**Mira.** Los mismos prompts tras cada fase. La petición peligrosa se rechaza; la parecida pero
-inofensiva, no. La tabla dice con qué frecuencia, con prompts con los que no se entrenó ninguna
-fase.
+**Mira.** Los mismos prompts tras cada fase. Con alignment, el modelo rechaza casi todas las
+peticiones peligrosas y pocas de las parecidas pero inofensivas. La tabla dice con qué frecuencia,
+con prompts con los que no se entrenó ninguna fase.
 """,
 )
 
