@@ -174,5 +174,7 @@ fn sync(path: &Path) -> Result<(), HubError> {
     if cfg!(not(unix)) && path.is_dir() {
         return Ok(());
     }
-    File::open(path).and_then(|file| file.sync_all()).map_err(|e| HubError::io("write", path, e))
+    // Windows flushes only what is open for writing.
+    let file = File::options().read(true).write(cfg!(windows)).open(path);
+    file.and_then(|file| file.sync_all()).map_err(|e| HubError::io("write", path, e))
 }

@@ -38,6 +38,7 @@ impl<'a> Mapped<'a> {
     }
 
     /// Advises the system that this range is not needed soon, so its pages can be freed.
+    #[cfg_attr(not(unix), allow(unused_variables, clippy::unused_self))]
     pub fn release(&self, range: Range<usize>) {
         #[cfg(unix)]
         if range.start < range.end && range.end <= self.range.len() {

@@ -12,6 +12,7 @@ mod generate;
 #[cfg(test)]
 mod help;
 mod info;
+mod man;
 mod merge;
 mod notebook;
 mod phase;
@@ -54,9 +55,26 @@ MODEL is one of
   a model on a Hugging Face hub: ORG/NAME[@REVISION][:FILE.gguf]. It is fetched once
   (`crisol pull --help`).";
 
+/// What `--version` prints after the name; `-V` prints the first line alone.
+const LONG_VERSION: &str = concat!(
+    env!("CARGO_PKG_VERSION"),
+    "\ncommit: ",
+    env!("CRISOL_COMMIT"),
+    "\ntarget: ",
+    env!("CRISOL_TARGET"),
+    "\nfeatures: ",
+    env!("CRISOL_FEATURES"),
+);
+
 /// Trains a language model through every phase and shows what each phase did.
 #[derive(Debug, Parser)]
-#[command(name = "crisol", version, after_help = EXAMPLES, max_term_width = 100)]
+#[command(
+    name = "crisol",
+    version,
+    long_version = LONG_VERSION,
+    after_help = EXAMPLES,
+    max_term_width = 100
+)]
 pub(crate) struct Cli {
     /// Language of reports and chats: en, es [default: that of LANG]
     #[arg(
@@ -126,6 +144,10 @@ enum Command {
     Bench(bench::BenchArgs),
     /// Print a shell completion script
     Completions(completions::CompletionsArgs),
+    /// Write manual pages
+    // For archives of releases; users have `--help`.
+    #[command(hide = true)]
+    Man(man::ManArgs),
 }
 
 impl Cli {
@@ -162,6 +184,7 @@ impl Cli {
             Command::Cost(args) => args.run(),
             Command::Bench(args) => args.run(),
             Command::Completions(args) => args.run(),
+            Command::Man(args) => args.run(),
         }
     }
 }

@@ -27,6 +27,7 @@ mod memory;
 mod models;
 mod notebook;
 mod ownership;
+mod packaging;
 mod report;
 mod resume;
 mod rewards;
