@@ -5,7 +5,7 @@
 use std::sync::LazyLock;
 
 use crisol_phases::{Recipe, assemble_report};
-use crisol_report::{Layout, html, terminal};
+use crisol_report::{Language, Layout, html, terminal};
 use libfuzzer_sys::fuzz_target;
 
 static RECIPE: LazyLock<Recipe> = LazyLock::new(|| {
@@ -15,6 +15,6 @@ static RECIPE: LazyLock<Recipe> = LazyLock::new(|| {
 fuzz_target!(|data: &[u8]| {
     let folder = crisol_fuzz::folder(&[("1-pretrain/phase.json", data)]);
     let Ok(report) = assemble_report(&RECIPE, folder.path()) else { return };
-    let _ = html(&report);
-    let _ = terminal(&report, Layout { width: 80, colour: true });
+    let _ = html(&report, Language::English);
+    let _ = terminal(&report, Layout { width: 80, colour: true, language: Language::English });
 });

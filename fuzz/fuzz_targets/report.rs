@@ -1,9 +1,9 @@
-//! A `report.json`: read, rendered, written and read again.
+//! A `report.json`: read, rendered in every language, written and read again.
 
 #![no_main]
 
 use crisol_fuzz::folder;
-use crisol_report::{Layout, Report, comparison, html, terminal};
+use crisol_report::{Language, Layout, Report, comparison, html, terminal};
 use libfuzzer_sys::fuzz_target;
 
 fn load(bytes: &[u8]) -> Option<Report> {
@@ -12,14 +12,16 @@ fn load(bytes: &[u8]) -> Option<Report> {
 
 fuzz_target!(|data: &[u8]| {
     let Some(report) = load(data) else { return };
-    let _ = html(&report);
-    for width in [0, 80] {
-        let _ = terminal(&report, Layout { width, colour: width == 0 });
+    for language in Language::ALL {
+        let _ = html(&report, language);
+        for width in [0, 80] {
+            let _ = terminal(&report, Layout { width, colour: width == 0, language });
+        }
     }
     let _ = comparison(
         &["a".to_owned(), "b".to_owned()],
         &report.prompts,
-        Layout { width: 60, colour: false },
+        Layout { width: 60, colour: false, language: Language::English },
     );
     let written = report.to_json();
     let again = load(written.as_bytes()).expect("what is written is read back");

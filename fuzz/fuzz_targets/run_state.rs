@@ -5,7 +5,7 @@
 
 use crisol_engine::Device;
 use crisol_phases::{Observer, RunOptions, SaveStats, StageForecast, run};
-use crisol_report::PhaseReport;
+use crisol_report::{Language, PhaseReport};
 use crisol_train::{Checksums, write_checksums};
 use libfuzzer_sys::fuzz_target;
 
@@ -37,6 +37,7 @@ fuzz_target!(|data: &[u8]| {
         device: &Device::cpu(Some(1)),
         machine: None,
         created: String::new(),
+        language: Language::default(),
     };
     assert!(run(None, &options, &mut Nobody).is_err());
 });
