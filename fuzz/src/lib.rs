@@ -30,6 +30,21 @@ pub static SETUP: LazyLock<TextSetup> = LazyLock::new(|| {
     TextSetup::embedded(tokenizer).expect("it has the embedded tokens")
 });
 
+/// Uses a tokenizer that was read from another format in every way, writes it as a
+/// `tokenizer.json` and reads it again.
+pub fn use_converted(tokenizer: &Tokenizer, texts: &[&str]) {
+    for text in texts {
+        let Ok(ids) = tokenizer.encode_with_special_tokens(text) else { continue };
+        let _ = tokenizer.decode(&ids, false);
+        let mut stream = tokenizer.stream(true);
+        for &id in &ids {
+            stream.push(id);
+        }
+        stream.finish();
+    }
+    Tokenizer::from_bytes(tokenizer.to_json().as_bytes()).expect("what was written is read");
+}
+
 /// A conversation of two turns, with characters of one to four bytes.
 pub fn conversation() -> [Message; 4] {
     [

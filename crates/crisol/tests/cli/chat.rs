@@ -3,20 +3,10 @@
 use std::io::{Read as _, Write as _};
 use std::process::{Command, Stdio};
 
-use crate::fixture::{Bench, Finished, LOCALE, checkpoint};
+use crate::fixture::{Bench, Finished, LOCALE, checkpoint, fed};
 
 fn piped(bench: &Bench, input: &str) -> Finished {
-    let mut child = bench
-        .command(&["chat", &checkpoint("2-sft"), "--max-new-tokens", "8"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the binary starts");
-    let mut stdin = child.stdin.take().expect("it is piped");
-    stdin.write_all(input.as_bytes()).expect("the binary reads");
-    drop(stdin);
-    Finished::of(child.wait_with_output().expect("the binary ends"))
+    fed(&mut bench.command(&["chat", &checkpoint("2-sft"), "--max-new-tokens", "8"]), input)
 }
 
 /// Programs get answers and nothing else on standard output: no header, no prompt, no colours.

@@ -1,12 +1,9 @@
 //! Data as it is found, through the binary: formats and shapes in `data inspect` and in phases.
 //! Each test names its kind.
 
-use std::io::Write as _;
-use std::process::Stdio;
-
 use serde_json::Value;
 
-use crate::fixture::{Bench, Finished, checkpoint};
+use crate::fixture::{Bench, checkpoint, fed};
 
 fn golden(name: &str) -> String {
     format!("{}/../../tests/golden/data/{name}", env!("CARGO_MANIFEST_DIR"))
@@ -57,15 +54,8 @@ fn every_format_gives_the_same_tokens_and_masks() {
 #[test]
 fn standard_input_folders_patterns_and_text() {
     let bench = Bench::new("");
-    let mut child = bench
-        .command(&["data", "inspect", "-", "--json"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(b"{\"text\": \"abc def\"}\n").unwrap();
-    let json = Finished::of(child.wait_with_output().unwrap()).json();
+    let mut inspect = bench.command(&["data", "inspect", "-", "--json"]);
+    let json = fed(&mut inspect, "{\"text\": \"abc def\"}\n").json();
     assert_eq!(json["totals"]["shapes"]["text"], 1);
     std::fs::create_dir(bench.path("books")).unwrap();
     bench.write("books/a.txt", "One.\r\n\r\nTwo.");

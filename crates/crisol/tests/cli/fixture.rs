@@ -2,6 +2,7 @@
 //! a second or two, and helpers to run the binary.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -224,6 +225,16 @@ impl Bench {
     pub(crate) fn crisol(&self, arguments: &[&str]) -> Finished {
         Finished::of(self.command(arguments).output().expect("the binary starts"))
     }
+}
+
+/// Runs a command to its end, with `input` in a pipe.
+pub(crate) fn fed(command: &mut Command, input: &str) -> Finished {
+    let piped = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = piped.spawn().expect("the binary starts");
+    let mut stdin = child.stdin.take().expect("it is piped");
+    stdin.write_all(input.as_bytes()).expect("the binary reads");
+    drop(stdin);
+    Finished::of(child.wait_with_output().expect("the binary ends"))
 }
 
 pub(crate) fn read(path: &Path) -> String {

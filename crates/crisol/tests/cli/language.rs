@@ -1,9 +1,8 @@
 //! `--lang` and the environment: what a student reads is in Spanish, what programs read is not.
 
 use std::path::Path;
-use std::process::Stdio;
 
-use crate::fixture::{Bench, Finished, checkpoint, finished_run};
+use crate::fixture::{Bench, Finished, checkpoint, fed, finished_run};
 
 /// What `crisol report` needs of the finished run, in a test's own folder.
 fn copy_of_the_run() -> Bench {
@@ -86,19 +85,8 @@ fn errors_and_help_stay_english() {
 fn a_chat_speaks_spanish_and_its_answers_are_the_same() {
     let bench = Bench::new("");
     let say = |variables: &[(&str, &str)]| {
-        let mut child = bench
-            .command(&["chat", &checkpoint("2-sft"), "--max-new-tokens", "8"])
-            .envs(variables.iter().copied())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary starts");
-        let mut stdin = child.stdin.take().expect("it is piped");
-        let lines = "/help\n/nope\n/reset\nSay coins\n";
-        std::io::Write::write_all(&mut stdin, lines.as_bytes()).expect("the binary reads");
-        drop(stdin);
-        Finished::of(child.wait_with_output().expect("the binary ends"))
+        let mut chat = bench.command(&["chat", &checkpoint("2-sft"), "--max-new-tokens", "8"]);
+        fed(chat.envs(variables.iter().copied()), "/help\n/nope\n/reset\nSay coins\n")
     };
     let (english, spanish) = (say(&[]), say(&[("LC_MESSAGES", "es_MX.UTF-8")]));
     for part in ["olvida la conversación", "no existe /nope", "(conversación olvidada)"] {

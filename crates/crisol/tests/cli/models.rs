@@ -1,11 +1,10 @@
 //! Commands that use a model: generate, chat, compare, score.
 
-use std::io::Write as _;
 use std::process::Stdio;
 
 use serde_json::Value;
 
-use crate::fixture::{Bench, Finished, checkpoint};
+use crate::fixture::{Bench, Finished, checkpoint, fed};
 
 fn ids(value: &Value) -> Vec<u64> {
     value.as_array().expect("a list of ids").iter().map(|id| id.as_u64().expect("an id")).collect()
@@ -134,15 +133,7 @@ fn ids_need_no_tokenizer() {
 }
 
 fn chat(bench: &Bench, arguments: &[&str], input: &str) -> Finished {
-    let mut child = bench
-        .command(&[&["chat", &checkpoint("2-sft")], arguments].concat())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the binary starts");
-    child.stdin.take().expect("a pipe").write_all(input.as_bytes()).expect("the child reads");
-    Finished::of(child.wait_with_output().expect("the child's output can be read"))
+    fed(&mut bench.command(&[&["chat", &checkpoint("2-sft")], arguments].concat()), input)
 }
 
 #[test]
