@@ -109,8 +109,13 @@ pub(crate) trait Backend: Sized {
         step: u64,
         clip: f32,
     );
-    /// First and second moment of one parameter.
-    fn read_moments(&self, moments: &Self::Moments, id: ParamId) -> (Vec<f32>, Vec<f32>);
+    /// First and second moment of some rows of a parameter. A vector is one row.
+    fn read_moments(
+        &self,
+        moments: &Self::Moments,
+        id: ParamId,
+        rows: Range<usize>,
+    ) -> (Vec<f32>, Vec<f32>);
     /// Restores moments that were read.
     fn write_moments(&self, moments: &mut Self::Moments, id: ParamId, numbers: [&[f32]; 2]);
 
@@ -124,6 +129,8 @@ pub(crate) trait Backend: Sized {
     fn download<'v>(&self, values: &'v Self::Values, var: Var) -> Cow<'v, [f32]>;
     /// Frees a value and its gradient.
     fn free(&self, values: &mut Self::Values, var: Var);
+    /// Gives back the memory of a value beyond what it needs.
+    fn fit(&self, values: &mut Self::Values, var: Var);
     /// Frees everything.
     fn clear(&self, values: &mut Self::Values);
     /// Adds to the gradient of a value.

@@ -104,6 +104,20 @@ impl<T: Copy + Default> Pool<T> {
         buffer
     }
 
+    /// A buffer of the smallest capacity in place of one that was larger, with the same values.
+    pub(crate) fn fit(&mut self, buffer: Buffer<T>) -> Buffer<T> {
+        let (class, capacity) = size_class(buffer.len);
+        if buffer.capacity() == capacity {
+            return buffer;
+        }
+        let free = self.free.get_mut(class).and_then(Vec::pop);
+        let mut fitting = free.unwrap_or_else(|| Buffer::with_capacity(buffer.len, capacity));
+        fitting.len = buffer.len;
+        fitting.copy_from_slice(&buffer);
+        self.give(buffer);
+        fitting
+    }
+
     /// Returns a buffer to the pool.
     pub(crate) fn give(&mut self, buffer: Buffer<T>) {
         if buffer.storage.is_empty() {
@@ -154,6 +168,22 @@ mod tests {
         pool.give(buffer);
         let again = pool.take(1024);
         assert_eq!((again.as_ptr(), again.len()), (address, 1024));
+    }
+
+    #[test]
+    fn what_is_kept_takes_no_more_than_it_needs() {
+        let mut pool = Pool::<f32>::default();
+        let wide = pool.take(4096);
+        pool.give(wide);
+        let mut kept = pool.take(1024);
+        assert_eq!(kept.capacity(), 4096, "the wide one is free");
+        kept.fill(3.0);
+        let kept = pool.fit(kept);
+        assert_eq!((kept.capacity(), &*kept), (1024, &[3.0; 1024][..]));
+        assert_eq!(pool.take(4096).capacity(), 4096);
+        assert!(pool.free.iter().all(Vec::is_empty), "the wide one was free again");
+        let (address, kept) = (kept.as_ptr(), pool.fit(kept));
+        assert_eq!(kept.as_ptr(), address, "one that fits stays");
     }
 
     #[test]

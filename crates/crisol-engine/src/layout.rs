@@ -59,6 +59,11 @@ impl ParamSpec {
     pub fn rows(&self) -> usize {
         if self.shape.len() < 2 { 1 } else { self.shape[0] }
     }
+
+    /// Scalars of a row.
+    pub fn row_len(&self) -> usize {
+        self.len() / self.rows().max(1)
+    }
 }
 
 /// Index of a parameter within its [`crate::Params`].

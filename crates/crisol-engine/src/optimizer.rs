@@ -4,6 +4,7 @@
 //! moments. Or Muon (Jordan et al. 2024, <https://kellerjordan.github.io/posts/muon/>) for hidden
 //! matrices and AdamW for the rest.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::backend::Backend;
@@ -64,7 +65,12 @@ impl Optimizer {
 
     /// First and second moment of one parameter (for checkpoints).
     pub fn read(&self, id: ParamId) -> (Vec<f32>, Vec<f32>) {
-        self.device.backend().read_moments(&self.moments, id)
+        self.read_rows(id, 0..self.layout.spec(id).rows())
+    }
+
+    /// Those of some of its rows. A vector is one row.
+    pub fn read_rows(&self, id: ParamId, rows: Range<usize>) -> (Vec<f32>, Vec<f32>) {
+        self.device.backend().read_moments(&self.moments, id, rows)
     }
 
     /// Restores the moments of one parameter.

@@ -600,6 +600,8 @@ impl<'a> Tape<'a> {
         let out = compute(self, x);
         self.mode = Mode::Recomputing;
         self.workspace.free_values(first, out);
+        // It stays until backward, and may lie in memory of a wider value of the segment before.
+        self.backend().fit(&mut self.workspace.values, out);
         let compute = Box::new(compute);
         self.workspace.records.push(Record::Segment(Segment { x, compute, out }));
         out

@@ -32,4 +32,6 @@ pub use json_error::json_error;
 pub use map::Mapped;
 pub use safetensors::Dtype;
 pub use tensors::{Elements, Tensors};
-pub use write::{FloatType, Tensor, Values, write_tensors, write_weights};
+pub use write::{
+    FloatType, PORTION, Take, Tensor, Values, by_rows, whole, write_tensors, write_weights,
+};

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
+use std::ops::Range;
 use std::path::Path;
 
 use safetensors::Dtype;
@@ -56,8 +57,29 @@ impl fmt::Display for FloatType {
     }
 }
 
-/// Fetches a tensor's values.
-pub type Values<'a> = Box<dyn Fn() -> Result<Cow<'a, [f32]>, HubError> + 'a>;
+/// Takes a portion of a tensor's values.
+pub type Take<'t> = dyn FnMut(&[f32]) -> Result<(), HubError> + 't;
+
+/// Fetches a tensor's values and passes them on in order, in one portion or several.
+pub type Values<'a> = Box<dyn Fn(&mut Take<'_>) -> Result<(), HubError> + 'a>;
+
+/// Values that are fetched at once.
+pub fn whole<'a, 'v>(values: impl Fn() -> Result<Cow<'v, [f32]>, HubError> + 'a) -> Values<'a> {
+    Box::new(move |take| take(&values()?))
+}
+
+/// Values that `read` fetches some rows at a time, so that a large tensor is never copied as a
+/// whole.
+pub fn by_rows<'a>(
+    rows: usize,
+    cols: usize,
+    read: impl Fn(Range<usize>) -> Vec<f32> + 'a,
+) -> Values<'a> {
+    let step = (PORTION / cols.max(1)).max(1);
+    Box::new(move |take| {
+        (0..rows).step_by(step).try_for_each(|start| take(&read(start..(start + step).min(rows))))
+    })
+}
 
 /// A tensor to write; its values are fetched when needed.
 pub struct Tensor<'a, T = FloatType> {
@@ -71,6 +93,8 @@ pub struct Tensor<'a, T = FloatType> {
     pub values: Values<'a>,
 }
 
+/// Values of which [`by_rows`] makes a portion.
+pub const PORTION: usize = 1 << 20;
 /// Values encoded at a time; a multiple of every quantisation block.
 const CHUNK: usize = 1 << 16;
 
@@ -87,23 +111,25 @@ impl<T: Copy + fmt::Display> Tensor<'_, T> {
         encode: impl Fn(T, &[f32], &mut Vec<u8>) -> Result<(), EncodeError>,
         mut write: impl FnMut(&[u8]) -> Result<(), HubError>,
     ) -> Result<usize, HubError> {
-        let values = (self.values)()?;
-        assert_eq!(values.len(), self.len(), "values of {}", self.name);
         let mut bytes = Vec::new();
-        let mut written = 0;
-        for (chunk, values) in values.chunks(CHUNK).enumerate() {
-            bytes.clear();
-            encode(self.dtype, values, &mut bytes).map_err(|EncodeError { index, problem }| {
-                let cause = format!(
-                    "its value {} (number {}) {problem}",
-                    values[index],
-                    chunk * CHUNK + index
-                );
-                self.encode_error(path, cause, "Choose BF16 or F32, or mend the model")
-            })?;
-            write(&bytes)?;
-            written += bytes.len();
-        }
+        let (mut first, mut written) = (0, 0);
+        (self.values)(&mut |portion| {
+            for values in portion.chunks(CHUNK) {
+                bytes.clear();
+                encode(self.dtype, values, &mut bytes).map_err(
+                    |EncodeError { index, problem }| {
+                        let (value, number) = (values[index], first + index);
+                        let cause = format!("its value {value} (number {number}) {problem}");
+                        self.encode_error(path, cause, "Choose BF16 or F32, or mend the model")
+                    },
+                )?;
+                write(&bytes)?;
+                first += values.len();
+                written += bytes.len();
+            }
+            Ok(())
+        })?;
+        assert_eq!(first, self.len(), "values of {}", self.name);
         Ok(written)
     }
 

@@ -1,15 +1,20 @@
 //! Reading and writing safetensors, and errors for invalid files.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::fs;
+use std::ops::Range;
 use std::path::Path;
 
-use crisol_hub::{FloatType, HubError, Tensor, Tensors, write_tensors, write_weights};
+use crisol_hub::{
+    FloatType, HubError, PORTION, Tensor, Tensors, Values, by_rows, whole, write_tensors,
+    write_weights,
+};
 
 const NOTHING_IGNORED: fn(&str) -> bool = |_| false;
 
 fn tensor<'a>(name: &str, shape: &[usize], values: &'a [f32]) -> Tensor<'a> {
-    let values = Box::new(move || Ok(Cow::Borrowed(values)));
+    let values = whole(move || Ok(Cow::Borrowed(values)));
     Tensor { name: name.into(), shape: shape.to_vec(), dtype: FloatType::F32, values }
 }
 
@@ -90,6 +95,47 @@ fn narrower_floats_are_rounded_or_refused() {
     for part in ["`w`", "model.safetensors", "F16", "100000", "number 1", "BF16 or F32"] {
         assert!(error.contains(part), "{error} lacks {part}");
     }
+}
+
+/// In portions, a tensor has the same bytes as at once, and an error counts from its start.
+#[test]
+fn values_by_rows_are_those_fetched_at_once() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("model.safetensors");
+    // Rows longer than a portion, portions of many rows, portions of less than a chunk, a vector.
+    for [rows, cols] in [[3, PORTION + 5], [PORTION / 48, 100], [7, 11], [1, 2 * PORTION], [0, 4]] {
+        let values: Vec<f32> = (0..rows * cols).map(|i| (i % 1013) as f32).collect();
+        let largest = Cell::new(0);
+        let read = |range: Range<usize>| {
+            largest.set(largest.get().max(range.len() * cols));
+            values[range.start * cols..range.end * cols].to_vec()
+        };
+        let write = |values: Values<'_>, dtype| {
+            write_tensors(
+                &path,
+                &[Tensor { name: "w".into(), shape: vec![rows, cols], dtype, values }],
+            )?;
+            Ok::<_, HubError>(fs::read(&path).expect("just written"))
+        };
+        let at_once = write(whole(|| Ok(Cow::Borrowed(&values))), FloatType::BF16);
+        let portions = write(by_rows(rows, cols, read), FloatType::BF16);
+        assert!(at_once.expect("in range") == portions.expect("in range"), "{rows} × {cols}");
+        assert!(largest.get() <= PORTION.max(cols), "{rows} × {cols}: {}", largest.get());
+    }
+    let (rows, cols) = (PORTION / 50, 100);
+    let read = |range: Range<usize>| {
+        (range.start * cols..range.end * cols)
+            .map(|i| if i == PORTION + 77 { 1e9 } else { 1.0 })
+            .collect()
+    };
+    let tensor = Tensor {
+        name: "w".into(),
+        shape: vec![rows, cols],
+        dtype: FloatType::F16,
+        values: by_rows(rows, cols, read),
+    };
+    let error = write_tensors(&path, &[tensor]).expect_err("65504 is the largest").to_string();
+    assert!(error.contains(&format!("number {}", PORTION + 77)), "{error}");
 }
 
 #[test]

@@ -18,7 +18,6 @@
 mod config_file;
 mod files;
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -31,7 +30,7 @@ use crisol_text::{TOKENIZER_FILES, TextSetup};
 pub use self::files::{AdapterFiles, AdapterModule};
 
 use self::config_file::{ConfigFile, Targets};
-use crate::checkpoint::{Checkpoint, load_model_for_inference, write_config};
+use crate::checkpoint::{Checkpoint, load_model_for_inference, read_by_rows, write_config};
 use crate::files::load_config;
 use crate::gguf::GgufAdapter;
 use crate::{Config, Head, Model, ModelError};
@@ -668,9 +667,8 @@ pub(crate) fn write(
     write_config(folder, model.config(), Some(text), FloatType::F32)?;
     let tensor = |id: ParamId| {
         let ParamSpec { name, shape, .. } = params.spec(id).clone();
-        let values = move || Ok(Cow::Owned(params.read(id)));
-        let name = format!("{PREFIX}{name}");
-        Tensor { name, shape, dtype: FloatType::F32, values: Box::new(values) }
+        let (name, values) = (format!("{PREFIX}{name}"), read_by_rows(params, id));
+        Tensor { name, shape, dtype: FloatType::F32, values }
     };
     let tensors: Vec<Tensor<'_>> = params.ids().map(tensor).collect();
     Ok(write_tensors(&folder.join(WEIGHTS_FILE), &tensors)?)

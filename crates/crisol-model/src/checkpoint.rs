@@ -7,8 +7,8 @@ use std::path::Path;
 
 use crisol_engine::{Device, ParamId, ParamSpec, Params, WeightFormat};
 use crisol_hub::{
-    Dtype, Elements, FloatType, GgmlType, HubError, Mapped, Tensor, Tensors, dequantise,
-    write_folder_atomically, write_weights,
+    Dtype, Elements, FloatType, GgmlType, HubError, Mapped, Tensor, Tensors, Values, by_rows,
+    dequantise, whole, write_folder_atomically, write_weights,
 };
 use crisol_text::{TextError, TextSetup};
 
@@ -489,13 +489,23 @@ fn write_model(
     }
     let tensor = |group: TensorGroup| {
         let FileTensor { name, shape, .. } = group.tensor.clone();
-        let read = |index: usize| Ok(params.read(ids[index]));
-        let values = move || Ok(Cow::Owned(group.values(config, params.specs(), read)?));
-        Tensor { name, shape, dtype, values: Box::new(values) }
+        let values = if let Some(index) = group.parameter() {
+            read_by_rows(params, ids[index])
+        } else {
+            let read = |index: usize| Ok(params.read(ids[index]));
+            whole(move || Ok(Cow::Owned(group.values(config, params.specs(), read)?)))
+        };
+        Tensor { name, shape, dtype, values }
     };
     let tensors: Vec<Tensor<'_>> =
         TensorGroup::all(config, params.specs()).into_iter().map(tensor).collect();
     write_files(folder, config, Some(text), dtype, &tensors, SHARD_BYTES)
+}
+
+/// The values of a parameter, for a tensor that has them as they are.
+pub(crate) fn read_by_rows(params: &Params, id: ParamId) -> Values<'_> {
+    let spec = params.spec(id);
+    by_rows(spec.rows(), spec.row_len(), move |rows| params.read_rows(id, rows))
 }
 
 /// The parameters that are written as one tensor: one, or all experts of a layer if fused.
@@ -525,6 +535,11 @@ impl TensorGroup {
         self.members[0]
     }
 
+    /// The parameter, if the tensor has its values as they are.
+    fn parameter(&self) -> Option<usize> {
+        (!self.tensor.transposed && self.tensor.fused.is_none()).then(|| self.first())
+    }
+
     /// The tensor's values, assembled from its parameters.
     pub(crate) fn values(
         &self,
@@ -532,11 +547,11 @@ impl TensorGroup {
         specs: &[ParamSpec],
         mut read: impl FnMut(usize) -> Result<Vec<f32>, HubError>,
     ) -> Result<Vec<f32>, HubError> {
-        if self.tensor.transposed {
-            return Ok(transpose(&read(self.members[0])?, self.tensor.shape[0]));
+        if let Some(index) = self.parameter() {
+            return read(index);
         }
-        if self.tensor.fused.is_none() {
-            return read(self.members[0]);
+        if self.tensor.transposed {
+            return Ok(transpose(&read(self.first())?, self.tensor.shape[0]));
         }
         let mut all = vec![0.0; self.tensor.shape.iter().product()];
         for &index in &self.members {

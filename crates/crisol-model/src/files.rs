@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use crisol_engine::{ParamSpec, WeightFormat};
 use crisol_hub::{
-    FloatType, GgmlType, Gguf, HubError, Tensor, Tensors, Values, write_folder_atomically,
+    FloatType, GgmlType, Gguf, HubError, Tensor, Tensors, Values, whole, write_folder_atomically,
 };
 use crisol_text::{TOKENIZER_FILES, TextSetup};
 
@@ -248,14 +248,14 @@ impl ModelFiles {
             Weights::Folder(tensors, file_tensors) if file_tensors[group.first()].is_whole() => {
                 let FileTensor { name, shape, .. } = &file_tensors[group.first()];
                 let spec = &self.specs[group.first()];
-                Box::new(move || {
+                whole(move || {
                     let mut values = tensors.read(name, shape)?;
                     check_finite(&self.path, name, &values)?;
                     grow(&mut values, &spec.shape);
                     Ok(Cow::Owned(values))
                 })
             }
-            _ => Box::new(move || {
+            _ => whole(move || {
                 let mut source = self.source();
                 let read = |index: usize| {
                     let values = source.values(index, &self.specs[index])?;

@@ -8,6 +8,7 @@ use std::path::Path;
 use crisol_engine::{Device, ParamSpec, Params, QuantisedMatrix, WeightFormat};
 use crisol_hub::{HubError, Mapped, Scales};
 
+use crate::checkpoint::read_by_rows;
 use crate::model::specs;
 use crate::{Config, Model, ModelError};
 
@@ -50,18 +51,14 @@ fn check_part(file: &Path, tensor: &str, start: usize, values: &[f32]) -> Result
     }
 }
 
-/// Values that are read at a time: 16 MiB.
-const PART: usize = 4 << 20;
-
 /// Refuses a model with NaN or infinite weights, on which no training can succeed.
 pub(crate) fn check_params(file: &Path, params: &Params) -> Result<(), HubError> {
     params.ids().try_for_each(|id| {
-        let spec = params.spec(id);
-        let (rows, cols) = (spec.rows(), spec.shape.last().copied().unwrap_or(1));
-        let step = (PART / cols.max(1)).max(1);
-        (0..rows).step_by(step).try_for_each(|first| {
-            let values = params.read_rows(id, first..(first + step).min(rows));
-            check_part(file, &spec.name, first * cols, &values)
+        let mut first = 0;
+        read_by_rows(params, id)(&mut |values| {
+            check_part(file, &params.spec(id).name, first, values)?;
+            first += values.len();
+            Ok(())
         })
     })
 }

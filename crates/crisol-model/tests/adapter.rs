@@ -4,7 +4,8 @@ use std::path::Path;
 
 use crisol_engine::{Device, Params};
 use crisol_hub::{
-    FloatType, GgmlType, Gguf, GgufTensor, Metadata, Tensor, Tensors, write_gguf, write_tensors,
+    FloatType, GgmlType, Gguf, GgufTensor, Metadata, Tensor, Tensors, whole, write_gguf,
+    write_tensors,
 };
 use crisol_model::{
     ALL_LINEAR, AdapterConfig, AdapterFiles, Architecture, Checkpoint, GgufAdapter, Head, Model,
@@ -231,7 +232,7 @@ fn write_adapter(file: &Path, keys: &[(&str, &str)], alpha: f32, tensors: &[(&st
         let count = shape.iter().product();
         let values = move || Ok((0..count).map(|i| (i % 7) as f32 * 0.1 - 0.2).collect());
         let (name, shape) = (name.to_owned(), shape.to_vec());
-        GgufTensor { name, shape, dtype: GgmlType::F32, values: Box::new(values) }
+        GgufTensor { name, shape, dtype: GgmlType::F32, values: whole(values) }
     };
     write_gguf(file, &metadata, &tensors.iter().map(tensor).collect::<Vec<_>>()).unwrap();
 }
@@ -470,7 +471,7 @@ fn folders_that_do_not_fit_are_explained() {
         let tensor = |&(name, shape): &(&str, [usize; 2])| {
             let values = move || Ok(vec![0.5; shape[0] * shape[1]].into());
             let (name, shape) = (name.to_owned(), shape.to_vec());
-            Tensor { name, shape, dtype: FloatType::F32, values: Box::new(values) }
+            Tensor { name, shape, dtype: FloatType::F32, values: whole(values) }
         };
         let tensors: Vec<Tensor<'_>> = tensors.iter().map(tensor).collect();
         write_tensors(&weights, &tensors).unwrap();

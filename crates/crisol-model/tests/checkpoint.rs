@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use crisol_engine::{Device, Params};
-use crisol_hub::{FloatType, Tensor, Tensors, write_tensors};
+use crisol_hub::{FloatType, Tensor, Tensors, whole, write_tensors};
 use crisol_model::{
     Architecture, Checkpoint, Config, Head, Model, ModelError, load_model, save_checkpoint,
     skipped_tensors,
@@ -125,11 +125,11 @@ fn loads_within(
         let shape = plain.shape(name).expect("a name of the file").to_vec();
         let values = plain.read(name, &shape)?;
         let name = renamed(name);
-        let values = Box::new(move || Ok(values.clone().into()));
+        let values = whole(move || Ok(values.clone().into()));
         tensors.push(Tensor { name, shape, dtype: FloatType::F32, values });
     }
     let name = "vision_model.class_embedding".into();
-    let values = Box::new(|| Ok(vec![0.0; 3].into()));
+    let values = whole(|| Ok(vec![0.0; 3].into()));
     tensors.push(Tensor { name, shape: vec![3], dtype: FloatType::F32, values });
     let both = dir.path().join("both.safetensors");
     write_tensors(&both, &tensors)?;

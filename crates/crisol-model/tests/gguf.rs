@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::path::Path;
 
 use crisol_engine::{Device, Params};
-use crisol_hub::{Array, GgmlType, GgufTensor, Metadata, Tensor, write_gguf};
+use crisol_hub::{Array, GgmlType, GgufTensor, Metadata, Tensor, whole, write_gguf};
 use crisol_model::{Checkpoint, Config, Model, ModelError, RopeScaling, load_model};
 
 /// Parts of a layer by their names in Hugging Face's and GGUF files, from llama.cpp's gguf-py.
@@ -105,7 +105,7 @@ fn tensors<'a>(architecture: &str, config: &Config, params: &'a Params) -> Vec<G
             ))
         };
         let name = gguf_name(architecture, &spec.name);
-        Tensor { name, shape: spec.shape.clone(), dtype: GgmlType::F32, values: Box::new(values) }
+        Tensor { name, shape: spec.shape.clone(), dtype: GgmlType::F32, values: whole(values) }
     };
     params.ids().map(tensor).collect()
 }
@@ -184,7 +184,7 @@ fn unsupported_files_are_refused_by_name() {
     refused(&|_, tensors| tensors.truncate(tensors.len() - 2), "output_norm.weight");
     let extra = |name: &'static str, numbers: [f32; 4]| {
         move |_: &mut Metadata, tensors: &mut Vec<GgufTensor<'_>>| {
-            let values = Box::new(move || Ok(Cow::Owned(numbers.to_vec())));
+            let values = whole(move || Ok(Cow::Owned(numbers.to_vec())));
             tensors.push(Tensor {
                 name: name.into(),
                 shape: vec![4],
@@ -260,7 +260,7 @@ fn rope_scaling_is_read() {
         1.0 / ((1.0 - smooth) / 8.0 + smooth)
     };
     let divisors = move |_: &mut Metadata, tensors: &mut Vec<GgufTensor<'_>>| {
-        let values = Box::new(move || Ok(Cow::Owned(vec![1.0, 1.0, middle as f32, 8.0])));
+        let values = whole(move || Ok(Cow::Owned(vec![1.0, 1.0, middle as f32, 8.0])));
         tensors.push(Tensor {
             name: "rope_freqs.weight".into(),
             shape: vec![4],

@@ -6,7 +6,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crisol_engine::{Device, Params, Tape, WeightFormat, Workspace};
-use crisol_hub::{FloatType, GgmlType, Gguf, GgufTensor, Metadata, Tensors, Value, write_gguf};
+use crisol_hub::{
+    FloatType, GgmlType, Gguf, GgufTensor, Metadata, Tensors, Value, whole, write_gguf,
+};
 use crisol_model::{
     Architecture, Checkpoint, Config, DeepseekV3, GptOss, Head, Llama4, Mixtral, Model, ModelError,
     ModelFiles, PastKeyValues, Qwen3Moe, RopeScaling, SamplingOptions, Specifics, generate,
@@ -351,7 +353,7 @@ fn changed(
         dtype: GgmlType::F32,
         values: {
             let values = gguf.read(name).expect("readable");
-            Box::new(move || Ok(Cow::Owned(values.clone())))
+            whole(move || Ok(Cow::Owned(values.clone())))
         },
     };
     let (mut metadata, mut tensors) = (gguf.metadata().clone(), gguf.names().map(tensor).collect());
@@ -388,7 +390,7 @@ fn files_with_unsplit_kv_b_proj_are_read() -> Result<(), ModelError> {
                 name: format!("blk.{layer}.attn_kv_b.weight"),
                 shape: vec![3 * 37, 32],
                 dtype: GgmlType::F32,
-                values: Box::new(move || Ok(Cow::Owned(values.clone()))),
+                values: whole(move || Ok(Cow::Owned(values.clone()))),
             });
         }
     })?;

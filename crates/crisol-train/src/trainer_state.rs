@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::path::Path;
 
 use crisol_engine::{MomentFormat, Params};
-use crisol_hub::{FloatType, HubError, Tensor, Tensors, write_tensors};
+use crisol_hub::{FloatType, HubError, Tensor, Tensors, by_rows, whole, write_tensors};
 
 use crate::{TrainError, Trainer};
 
@@ -17,7 +17,9 @@ pub fn save_params(folder: &Path, name: &str, params: &Params) -> Result<(), Tra
             name: params.spec(id).name.clone(),
             shape: params.spec(id).shape.clone(),
             dtype: FloatType::F32,
-            values: Box::new(move || Ok(Cow::Owned(params.read(id)))),
+            values: by_rows(params.spec(id).rows(), params.spec(id).row_len(), move |rows| {
+                params.read_rows(id, rows)
+            }),
         })
         .collect();
     Ok(write_tensors(&file(folder, name), &tensors)?)
@@ -33,6 +35,9 @@ pub fn load_params(folder: &Path, name: &str, params: &mut Params) -> Result<(),
     Ok(())
 }
 
+/// One of a parameter's two moments.
+type MomentOf = fn((Vec<f32>, Vec<f32>)) -> Vec<f32>;
+
 /// Writes a trainer's weights, moments and number of steps.
 pub fn save_trainer(folder: &Path, name: &str, trainer: &Trainer) -> Result<(), TrainError> {
     save_params(folder, name, &trainer.params)?;
@@ -44,18 +49,15 @@ pub fn save_trainer(folder: &Path, name: &str, trainer: &Trainer) -> Result<(), 
     let mut tensors: Vec<Tensor<'_>> = Vec::new();
     for id in params.ids() {
         let spec = params.spec(id);
-        tensors.push(Tensor {
-            name: format!("{}{FIRST}", spec.name),
-            shape: spec.shape.clone(),
-            dtype,
-            values: Box::new(move || Ok(Cow::Owned(optimizer.read(id).0))),
-        });
-        tensors.push(Tensor {
-            name: format!("{}{SECOND}", spec.name),
-            shape: spec.shape.clone(),
-            dtype,
-            values: Box::new(move || Ok(Cow::Owned(optimizer.read(id).1))),
-        });
+        let mut moment = |name: &str, read: MomentOf| {
+            let values = by_rows(spec.rows(), spec.row_len(), move |rows| {
+                read(optimizer.read_rows(id, rows))
+            });
+            let name = format!("{}{name}", spec.name);
+            tensors.push(Tensor { name, shape: spec.shape.clone(), dtype, values });
+        };
+        moment(FIRST, |(first, _)| first);
+        moment(SECOND, |(_, second)| second);
     }
     // Two 24-bit halves are exact in f32.
     let steps = optimizer.steps();
@@ -63,7 +65,7 @@ pub fn save_trainer(folder: &Path, name: &str, trainer: &Trainer) -> Result<(), 
         name: STEPS.into(),
         shape: vec![2],
         dtype: FloatType::F32,
-        values: Box::new(move || {
+        values: whole(move || {
             Ok(Cow::Owned(vec![(steps >> 24) as f32, (steps & 0xff_ffff) as f32]))
         }),
     });

@@ -123,8 +123,13 @@ impl Backend for Cpu {
         optimizer::step(self, params, grads, moments, config, step, clip);
     }
 
-    fn read_moments(&self, moments: &Moments, id: ParamId) -> (Vec<f32>, Vec<f32>) {
-        moments.read(id)
+    fn read_moments(
+        &self,
+        moments: &Moments,
+        id: ParamId,
+        rows: Range<usize>,
+    ) -> (Vec<f32>, Vec<f32>) {
+        moments.read(id, rows)
     }
 
     fn write_moments(&self, moments: &mut Moments, id: ParamId, numbers: [&[f32]; 2]) {
@@ -149,6 +154,10 @@ impl Backend for Cpu {
 
     fn free(&self, values: &mut Values, var: Var) {
         values.free(var);
+    }
+
+    fn fit(&self, values: &mut Values, var: Var) {
+        values.fit(var);
     }
 
     fn clear(&self, values: &mut Values) {

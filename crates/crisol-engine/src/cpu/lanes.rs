@@ -119,17 +119,18 @@ pub(super) fn pair_neighbours(row: &[f32], lanes: &mut [f32]) {
 pub(super) fn pair_rows(mat: Mat<'_>, panels: &mut [f32], width: usize) {
     // Row by row, because the matrix may come from main memory, and the panels stay in a cache.
     let lanes = mat.row_count().div_ceil(2);
+    let done = instruction::pair_rows(mat, panels, width);
     for l in 0..lanes {
-        let row = |row| mat.tile(row, 1, 0..mat.col_count());
         let second = 2 * l + 1;
-        let second = (second < mat.row_count()).then(|| row(second));
-        let (first, to) = (row(2 * l), &mut panels[l * width..]);
-        // Whole panels, because tasks are cut between panels: their number must not decide which
-        // way rounds a column.
-        let done = instruction::pair_two_rows(first, second, to, width, lanes * width);
-        if done < first.len() {
-            let (first, second) = (&first[done..], second.map(|second| &second[done..]));
-            emulated::pair_two_rows(first, second, &mut to[done * lanes..], width, lanes * width);
+        let whole = second < mat.row_count();
+        // The instruction does whole panels only, because tasks are cut between panels: their
+        // number must not decide which way rounds a column.
+        let cols = if whole { done } else { 0 }..mat.col_count();
+        if !cols.is_empty() {
+            let first = mat.tile(2 * l, 1, cols.clone());
+            let second = whole.then(|| mat.tile(second, 1, cols.clone()));
+            let to = &mut panels[cols.start * lanes + l * width..];
+            emulated::pair_two_rows(first, second, to, width, lanes * width);
         }
     }
 }
@@ -184,6 +185,8 @@ pub(super) mod instruction {
     };
     use std::mem::transmute;
 
+    use super::Mat;
+
     fn detected() -> bool {
         std::arch::is_x86_feature_detected!("avx512bf16")
             && std::arch::is_x86_feature_detected!("avx512bw")
@@ -213,39 +216,37 @@ pub(super) mod instruction {
         }
     }
 
-    /// How many columns it wrote: those of whole panels.
-    pub(super) fn pair_two_rows(
-        first: &[f32],
-        second: Option<&[f32]>,
-        panels: &mut [f32],
-        width: usize,
-        stride: usize,
-    ) -> usize {
-        let possible = width.is_multiple_of(16) && detected();
-        let (Some(second), true) = (second, possible) else { return 0 };
+    /// How many columns of whole pairs it wrote: those of whole panels.
+    pub(super) fn pair_rows(mat: Mat<'_>, panels: &mut [f32], width: usize) -> usize {
+        let cols = mat.col_count() / width * width;
+        if cols == 0 || !width.is_multiple_of(16) || !detected() {
+            return 0;
+        }
         // SAFETY: the processor has the features.
-        unsafe { pair_vectors_of_rows(first, second, panels, width, stride) }
-        first.len() / width * width
+        unsafe { pair_vectors_of_rows(mat.cols(0..cols), panels, width) }
+        cols
     }
 
+    /// One call for all rows: a call for each pair took longer than their rounding.
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    fn pair_vectors_of_rows(
-        first: &[f32],
-        second: &[f32],
-        panels: &mut [f32],
-        width: usize,
-        stride: usize,
-    ) {
-        let rows = first.chunks_exact(width).zip(second.chunks_exact(width));
-        for (i, (first, second)) in rows.enumerate() {
-            let (lanes, _) = panels[i * stride..][..width].as_chunks_mut::<16>();
-            let (first, second) = (first.as_chunks::<16>().0, second.as_chunks::<16>().0);
-            for ((lanes, first), second) in lanes.iter_mut().zip(first).zip(second) {
-                // SAFETY: all of these types are 512 bits, any of which are valid.
-                unsafe {
-                    let first = transmute::<[f32; 16], __m512>(*first);
-                    let second = transmute::<[f32; 16], __m512>(*second);
-                    *lanes = transmute::<__m512, [f32; 16]>(pair_vectors(first, second));
+    fn pair_vectors_of_rows(mat: Mat<'_>, panels: &mut [f32], width: usize) {
+        let (rows, cols) = (mat.row_count(), mat.col_count());
+        let (numbers, stride) = (mat.tile(0, rows, 0..cols), mat.strides().0);
+        let panel = rows.div_ceil(2) * width;
+        for l in 0..rows / 2 {
+            let first = &numbers[2 * l * stride..][..cols];
+            let second = &numbers[(2 * l + 1) * stride..][..cols];
+            let pairs = first.chunks_exact(width).zip(second.chunks_exact(width));
+            for ((first, second), panel) in pairs.zip(panels.chunks_exact_mut(panel)) {
+                let (lanes, _) = panel[l * width..][..width].as_chunks_mut::<16>();
+                let (first, second) = (first.as_chunks::<16>().0, second.as_chunks::<16>().0);
+                for ((lanes, first), second) in lanes.iter_mut().zip(first).zip(second) {
+                    // SAFETY: all of these types are 512 bits, any of which are valid.
+                    unsafe {
+                        let first = transmute::<[f32; 16], __m512>(*first);
+                        let second = transmute::<[f32; 16], __m512>(*second);
+                        *lanes = transmute::<__m512, [f32; 16]>(pair_vectors(first, second));
+                    }
                 }
             }
         }
@@ -278,17 +279,13 @@ pub(super) mod instruction {
 
 #[cfg(not(target_arch = "x86_64"))]
 mod instruction {
+    use super::Mat;
+
     pub(super) fn pair_neighbours(_: &[f32], _: &mut [f32]) -> usize {
         0
     }
 
-    pub(super) fn pair_two_rows(
-        _: &[f32],
-        _: Option<&[f32]>,
-        _: &mut [f32],
-        _: usize,
-        _: usize,
-    ) -> usize {
+    pub(super) fn pair_rows(_: Mat<'_>, _: &mut [f32], _: usize) -> usize {
         0
     }
 }

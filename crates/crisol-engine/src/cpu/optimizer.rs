@@ -34,8 +34,9 @@ impl Moments {
         Moments { layout, first, second, directions: Vec::new() }
     }
 
-    pub(crate) fn read(&self, id: ParamId) -> (Vec<f32>, Vec<f32>) {
-        let range = self.layout.range(id);
+    pub(crate) fn read(&self, id: ParamId, rows: Range<usize>) -> (Vec<f32>, Vec<f32>) {
+        let (start, cols) = (self.layout.range(id).start, self.layout.spec(id).row_len());
+        let range = start + rows.start * cols..start + rows.end * cols;
         (self.first.read(range.clone()), self.second.read(range))
     }
 

@@ -58,9 +58,9 @@ pub(crate) fn pack(precision: Precision, mat: Mat<'_>, panels: &mut [f32]) {
     }
 }
 
-/// Lanes of each column that are rounded before they are transposed: with the widest panel 16 KiB,
-/// which stay in L1.
-const ROUNDED: usize = 128;
+/// Lanes of each of [`BLOCK`] columns that are rounded before they are transposed: 16 KiB, which stay
+/// in L1. Columns come from main memory, which is fast where it is read in long runs.
+const ROUNDED: usize = 512;
 
 /// [`pack`] in bf16, of a matrix that is not empty.
 fn pack_pairs(mat: Mat<'_>, panels: &mut [f32]) {
@@ -69,19 +69,29 @@ fn pack_pairs(mat: Mat<'_>, panels: &mut [f32]) {
     if mat.strides().1 == 1 {
         return pair_rows(mat, panels, nr);
     }
-    let mut rounded = [0.0; MAX_NR * ROUNDED];
+    let mut rounded = [0.0; BLOCK * ROUNDED];
     for (panel, start) in panels.chunks_exact_mut(lanes * nr).zip((0..cols).step_by(nr)) {
         let used = nr.min(cols - start);
-        for first in (0..lanes).step_by(ROUNDED) {
-            let count = ROUNDED.min(lanes - first);
-            let depth = 2 * first..rows.min(2 * (first + count));
-            let rounded = &mut rounded[..used * count];
-            for (column, rounded) in (start..).zip(rounded.chunks_exact_mut(count)) {
-                pair_neighbours(mat.t().tile(column, 1, depth.clone()), rounded);
+        if used < nr {
+            panel.fill(0.0);
+        }
+        for block in (0..used).step_by(BLOCK) {
+            let block_cols = BLOCK.min(used - block);
+            for first in (0..lanes).step_by(ROUNDED) {
+                let count = ROUNDED.min(lanes - first);
+                let depth = 2 * first..rows.min(2 * (first + count));
+                for (column, rounded) in
+                    rounded.chunks_exact_mut(count).enumerate().take(block_cols)
+                {
+                    let column = start + block + column;
+                    pair_neighbours(mat.t().tile(column, 1, depth.clone()), rounded);
+                }
+                for lane in (0..count).step_by(BLOCK) {
+                    let to = &mut panel[(first + lane) * nr + block..];
+                    let block_rows = BLOCK.min(count - lane);
+                    transpose(&rounded[lane..], count, to, nr, block_cols, block_rows);
+                }
             }
-            let mat = Mat::new(rounded, used, count).t();
-            let panels = &mut panel[first * nr..(first + count) * nr];
-            pulp::Arch::new().dispatch(Pack { mat, panels });
         }
     }
 }

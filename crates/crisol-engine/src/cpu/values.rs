@@ -85,6 +85,11 @@ impl Values {
         }
     }
 
+    pub(crate) fn fit(&mut self, var: Var) {
+        let data = &mut self.matrices[var.0 as usize].data;
+        *data = self.floats.fit(std::mem::take(data));
+    }
+
     pub(crate) fn clear(&mut self) {
         while let Some(value) = self.matrices.pop() {
             self.floats.give(value.data);

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use crisol_engine::{Init, ParamSpec, Role};
 use crisol_hub::{
-    GgmlType, Gguf, GgufTensor, HubError, Metadata, Values, write_file_atomically_with, write_gguf,
+    GgmlType, Gguf, GgufTensor, HubError, Metadata, whole, write_file_atomically_with, write_gguf,
 };
 
 use super::keys::optional;
@@ -330,7 +330,7 @@ pub(crate) fn write(
                 }
                 Ok(Cow::Owned(values))
             };
-            let values: Values<'_> = Box::new(values);
+            let values = whole(values);
             let dtype = gguf_dtype(dtype, &tensor, &shape);
             let (name, shape) = (format!("{tensor}.{gguf_part}"), [&stacked[..], &shape].concat());
             all.push(GgufTensor { name, shape, dtype, values });

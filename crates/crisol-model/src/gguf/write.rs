@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crisol_engine::{ParamSpec, WeightFormat};
 use crisol_hub::{
-    Array, GgmlType, GgufTensor, HubError, Metadata, Values, write_file_atomically_with, write_gguf,
+    Array, GgmlType, GgufTensor, HubError, Metadata, whole, write_file_atomically_with, write_gguf,
 };
 use crisol_text::{GgufVocab, TextSetup};
 
@@ -94,7 +94,7 @@ pub(crate) fn write<'a>(
     let mut all = Vec::new();
     for (name, factors) in factors {
         let shape = vec![factors.len()];
-        let values: Values<'_> = Box::new(move || Ok(Cow::Owned(factors.clone())));
+        let values = whole(move || Ok(Cow::Owned(factors.clone())));
         all.push(GgufTensor { name: name.into(), shape, dtype: GgmlType::F32, values });
     }
     for (index, spec) in specs.iter().enumerate() {
@@ -136,7 +136,7 @@ pub(crate) fn write<'a>(
                 Some(WeightFormat::Mxfp4) => GgmlType::MXFP4,
                 _ => gguf_dtype(dtype, &name, &shape),
             };
-            all.push(GgufTensor { name, dtype, shape, values: Box::new(values) });
+            all.push(GgufTensor { name, dtype, shape, values: whole(values) });
         }
     }
     Ok(write_file_atomically_with(file, |file| write_gguf(file, &metadata, &all))?)

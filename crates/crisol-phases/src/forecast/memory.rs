@@ -8,6 +8,7 @@ use crisol_cost::memory::Memory;
 use crisol_cost::phases::Phase;
 use crisol_cost::units::Bytes;
 use crisol_engine::{MAX_SAVED_LOGITS, MomentFormat, Params, Precision, Replicas};
+use crisol_hub::PORTION;
 use crisol_model::{Config, ModelFiles, PREFILL_TOKENS, generation_concurrency};
 
 use crate::behaviours::{ANSWER_TOKENS, held_out_files};
@@ -231,7 +232,7 @@ fn sequences(
     GenerationBatch { chunks, slots, prompt_tokens, length: longest }
 }
 
-/// The program, its data, and the copies of the largest tensor that a save makes.
+/// The program, its data, and the copies that a save makes: portions of both moments of a tensor.
 fn program(shape: &ModelShape, data: &DataSource, phase: Phase, size: Size) -> Bytes {
     let held = data.resident_bytes();
     // Prompts of rollouts are all in memory.
@@ -253,5 +254,5 @@ fn program(shape: &ModelShape, data: &DataSource, phase: Phase, size: Size) -> B
         + (stored + encoded * PER_ENCODED_TOKEN + held) as f64;
     // Tensors of adapters are small.
     let largest_saved = if shape.adapter > 0 { 0 } else { shape.vocab * shape.hidden };
-    PROGRAM + Bytes(text + 2.0 * 4.0 * largest_saved as f64)
+    PROGRAM + Bytes(text + 2.0 * 4.0 * largest_saved.min(PORTION) as f64)
 }
