@@ -11,6 +11,7 @@
 
 mod arithmetic;
 mod chat;
+mod claims;
 mod demos;
 mod dialogues;
 mod facts;
@@ -26,6 +27,7 @@ mod texts;
 mod wording;
 mod words;
 
+pub use claims::{Claim, TOPICS, claims, fixed_hash};
 pub use chat::{COLD_START_SHORTCUT_RATE, SFT_REFUSAL_RATE};
 pub use requests::REFUSAL_OPENING;
 

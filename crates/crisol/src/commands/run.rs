@@ -237,6 +237,7 @@ pub(super) fn execute(
         machine: machine.as_ref(),
         created: clock::now(),
         language: language(),
+        reward: None,
     };
     let threads = if device.threads() == 1 {
         "1 thread".into()
