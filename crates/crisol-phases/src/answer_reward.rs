@@ -19,8 +19,8 @@ use crate::verdicts::{reward, verdicts};
 pub struct Score {
     /// What the answer earns.
     pub reward: f32,
-    /// Figures to log beside it, by name. Their means over a step are the metrics `reward/NAME`;
-    /// every answer has the same names.
+    /// Figures to log beside it, by name. The metric `reward/NAME` of a step is the mean over the
+    /// answers that have it.
     pub parts: Vec<(&'static str, f64)>,
 }
 

@@ -23,7 +23,7 @@ use crate::context::PhaseContext;
 use crate::forecast::lengths::Lengths;
 use crate::forecast::plan::StagePlan;
 use crate::on_policy::{Algorithm, Sampled, Stage, StageSettings};
-use crate::rollouts::{PolicyTerms, Rollout, mean};
+use crate::rollouts::{PolicyTerms, Rollout};
 use crate::settings::ReasonSettings;
 use crate::verdicts::share;
 
@@ -144,11 +144,15 @@ impl Algorithm for Grpo<'_> {
     }
 }
 
-/// The means of the rewards' parts, as metrics.
+/// The means of the rewards' parts, as metrics. A part is a mean over the answers that have it.
 fn reward_parts(rollouts: &[Rollout]) -> Vec<(String, f64)> {
-    let names = rollouts.first().map_or(&[][..], |rollout| &rollout.reward_parts);
-    let part = |(i, (name, _)): (usize, &(&str, f64))| {
-        (format!("reward/{name}"), mean(rollouts, |rollout| rollout.reward_parts[i].1))
-    };
-    names.iter().enumerate().map(part).collect()
+    let mut sums: Vec<(&'static str, f64, usize)> = Vec::new();
+    for &(name, value) in rollouts.iter().flat_map(|rollout| &rollout.reward_parts) {
+        match sums.iter_mut().find(|(known, ..)| *known == name) {
+            Some((_, sum, count)) => (*sum, *count) = (*sum + value, *count + 1),
+            None => sums.push((name, value, 1)),
+        }
+    }
+    let mean = |(name, sum, count)| (format!("reward/{name}"), sum / count as f64);
+    sums.into_iter().map(mean).collect()
 }

@@ -15,6 +15,7 @@ mod markup;
 pub mod measures;
 mod notebook;
 mod plot;
+mod reflect;
 mod schema;
 mod sentences;
 mod terminal;
@@ -26,6 +27,10 @@ pub use html::{html, ladder_html, notebook_html};
 pub use ladder::{LadderReport, MeasuredRung, PredictedLoss};
 pub use language::Language;
 pub use notebook::{Demonstration, NotebookModel, NotebookReport, StoredAnswer};
+pub use reflect::{
+    AlarmClicks, Audience, ClickPredictor, FeatureWeight, FeedFigures, ItemFigures, ReflectModel,
+    ReflectPrompt, ReflectReport,
+};
 pub use schema::{
     Curve, MaskPicture, ModelSummary, PhaseReport, PromptReport, Report, ReportError, RolloutSample,
 };

@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use crate::facts::{Attribute, Fact, facts};
 use crate::rng::fnv1a;
 use crate::wording::{name_in_chat, render_fact, wording};
+use crate::words::PEOPLE;
 
 /// What a claim can say about one attribute of a subject.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,6 +82,11 @@ fn named(fact: &Fact, topic: &str) -> String {
         "units" => format!("the {}", fact.subject),
         _ => name_in_chat(fact).to_owned(),
     }
+}
+
+/// Names of people: for training, to choose settings, to report.
+pub fn names() -> [Vec<&'static str>; 3] {
+    [PEOPLE.train, PEOPLE.dev, PEOPLE.test].map(|people| people.iter().map(|p| p.name).collect())
 }
 
 /// A fixed number of a text, to split subjects and the like. It does not depend on the version of

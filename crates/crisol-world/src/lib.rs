@@ -27,8 +27,8 @@ mod texts;
 mod wording;
 mod words;
 
-pub use claims::{Claim, TOPICS, claims, fixed_hash};
 pub use chat::{COLD_START_SHORTCUT_RATE, SFT_REFUSAL_RATE};
+pub use claims::{Claim, TOPICS, claims, fixed_hash, names};
 pub use requests::REFUSAL_OPENING;
 
 use arithmetic::Problem;

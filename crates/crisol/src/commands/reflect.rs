@@ -1,0 +1,146 @@
+//! `crisol reflect`: the workshop's question about recommenders, as an experiment. The same model
+//! is aligned by the same phase to several objectives; then all are measured on held-out readers.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use crisol_phases::{Owner, PhaseError};
+use crisol_reflect::{Experiment, Scale, Split};
+use crisol_report::Report;
+
+use super::run::{Caller, RunFlags, absolute, execute_for};
+use crate::clock;
+use crate::console::{layout, print, say, shell_word};
+use crate::error::CliError;
+use crate::hub::Need;
+use crate::language::language;
+use crate::model::{Network, check_folder, locate};
+
+const EXAMPLES: &str = "\
+Examples:
+  crisol reflect                                  the model of `crisol run`, into runs/reflect
+  crisol reflect runs/mine/2-sft --out runs/feed --seed 2
+  crisol reflect --lang es
+
+Takes some three minutes on two cores. A copy of the model is aligned to predicted clicks and
+seconds, one to what readers say an item was worth, one to both, three to clicks with a guard rail.
+Items and readers of the figures are held out of all training. --out gets reflect.html,
+report.json and a checkpoint per objective; Ctrl-C saves, --resume goes on.
+
+What it means, and its limits: docs/reflect.md. JSON: docs/json.md";
+
+/// The model that `crisol run` leaves where nothing else is said.
+const DEFAULT_MODEL: &str = "runs/crisol-world/3-reason";
+
+/// `crisol reflect`.
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct ReflectArgs {
+    /// Model that chats about the embedded world: the 2-sft or 3-reason folder of a run
+    #[arg(default_value = DEFAULT_MODEL)]
+    model: PathBuf,
+    /// Folder of the experiment [default: runs/reflect, or runs/reflect-seedN if N is not 1]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Steps of GRPO for each objective
+    #[arg(long, value_name = "N", default_value_t = Scale::default().steps)]
+    #[arg(value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=10_000))]
+    steps: usize,
+    /// Conversations that teach the base the form of answers
+    #[arg(long, value_name = "N", default_value_t = Scale::default().examples)]
+    #[arg(value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=100_000))]
+    examples: usize,
+    /// Held-out readers and items to measure on: test, dev (to choose settings)
+    #[arg(long, value_name = "SPLIT", default_value = "test", value_parser = split)]
+    split: Split,
+    #[command(flatten)]
+    flags: RunFlags,
+    #[command(flatten)]
+    network: Network,
+    /// Print report.json instead of the summary
+    #[arg(long)]
+    json: bool,
+}
+
+fn split(text: &str) -> Result<Split, &'static str> {
+    match text {
+        "dev" => Ok(Split::Dev),
+        "test" => Ok(Split::Test),
+        _ => Err("dev or test is needed"),
+    }
+}
+
+impl ReflectArgs {
+    pub(crate) fn run(self) -> Result<(), CliError> {
+        let seed = self.flags.seed().unwrap_or(1);
+        let out = self.out.clone().unwrap_or_else(|| match seed {
+            1 => "runs/reflect".into(),
+            seed => format!("runs/reflect-seed{seed}").into(),
+        });
+        if self.model == Path::new(DEFAULT_MODEL) && !self.model.exists() {
+            return Err(CliError::Place {
+                path: self.model,
+                problem: "there is no such model yet; train it with `crisol run` (some ten \
+                          minutes), or name the 2-sft or 3-reason folder of a run"
+                    .into(),
+            });
+        }
+        let model = check_folder(&locate(&self.model, Need::Whole, self.network)?)?;
+        if !self.flags.resume && crisol_phases::holds_work(&out)? {
+            return Err(PhaseError::RunExists { out }.into());
+        }
+        let scale = Scale { steps: self.steps, examples: self.examples, ..Scale::default() };
+        let experiment = Experiment::new(&out, seed, scale);
+        experiment.write_data(self.flags.resume)?;
+        let recipe = experiment.recipe(&absolute(&model)?, &absolute(&out)?, scale)?;
+        let device = self.flags.device()?;
+        let caller = Caller { resume: self.command(seed), reward: Some(experiment.reward()) };
+        let given = Some(recipe.clone());
+        let mut report =
+            execute_for(&caller, given, &out, &self.flags, self.network, &device)?;
+        let begin = |model: &str| say(format_args!("measuring {model}"));
+        report.reflect = Some(experiment.measure(&recipe, self.split, &device, begin)?);
+        save(&report, &out)?;
+        if self.json { print(report.to_json()) } else { show(&report, &out) }
+    }
+
+    /// The command that resumes the experiment.
+    fn command(&self, seed: u64) -> String {
+        let mut command = format!("crisol reflect {}", shell_word(&self.model.to_string_lossy()));
+        if seed != 1 {
+            command += &format!(" --seed {seed}");
+        }
+        let default = Scale::default();
+        if self.steps != default.steps {
+            command += &format!(" --steps {}", self.steps);
+        }
+        if self.examples != default.examples {
+            command += &format!(" --examples {}", self.examples);
+        }
+        command + " --resume"
+    }
+}
+
+/// Writes the report of the run, and the experiment's page.
+pub(super) fn save(report: &Report, out: &Path) -> Result<(), CliError> {
+    let _owner = Owner::take(out, &clock::now())?;
+    crisol_phases::save_report(report, out, language())?;
+    Ok(())
+}
+
+fn show(report: &Report, _out: &Path) -> Result<(), CliError> {
+    let _ = layout();
+    let Some(reflect) = &report.reflect else { return Ok(()) };
+    for model in &reflect.models {
+        for (what, audience) in [("picks", &model.picks), ("writes", &model.writes)] {
+            let f = &audience.all;
+            print(format!(
+                "{:12}{:7} unread {:4.2} true {:4.2} useful {:4.2} flat {:4.2} alarm {:4.2} aof {:4.2} liked {:4.2} words {:5.2} subj {:4.2} ent {:4.2} pred {:4.2} click {:4.2} dwell {:5.1} worth {:4.2}\n",
+                model.name, what, f.unread as f64 / f.answers as f64, f.is_true, f.useful, f.flattering, f.alarming,
+                f.alarming_or_false, f.liked, f.alarm_words, f.subjects, f.style_entropy, f.predicted_clicks, f.clicks, f.dwell, f.worth
+            ))?;
+        }
+        print(format!("   {:?}\n", model.feeds))?;
+    }
+    Ok(())
+}
