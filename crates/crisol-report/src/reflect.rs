@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ReflectReport {
-    /// Held-out readers of the measures, and items of the feed of each.
+    /// Held-out readers of the measures.
     pub readers: usize,
+    /// Items of the feed of each.
     pub feed_items: usize,
     /// What the service learned from its log.
     pub predictor: ClickPredictor,
@@ -24,8 +25,9 @@ pub struct ReflectReport {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ClickPredictor {
-    /// Items that were shown in the log, and the share that was clicked.
+    /// Items that were shown in the log.
     pub impressions: usize,
+    /// Share of them that was clicked.
     pub click_rate: f64,
     /// The largest attention that it predicts of an item in the log, in seconds.
     pub largest_attention: f64,
@@ -39,8 +41,11 @@ pub struct ClickPredictor {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct FeatureWeight {
+    /// Its name.
     pub feature: String,
+    /// Log-odds.
     pub click: f64,
+    /// Seconds.
     pub dwell: f64,
 }
 
@@ -48,8 +53,11 @@ pub struct FeatureWeight {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct AlarmClicks {
+    /// Alarm words.
     pub words: usize,
+    /// By the service's predictor.
     pub predicted: f64,
+    /// Of the readers.
     pub true_clicks: f64,
     /// Items with so many words in the log.
     pub in_log: usize,
@@ -73,8 +81,11 @@ pub struct ReflectModel {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Audience {
+    /// All readers.
     pub all: ItemFigures,
+    /// Those who click on what interests them.
     pub curious: ItemFigures,
+    /// Those who click on alarm.
     pub anxious: ItemFigures,
 }
 
@@ -82,24 +93,31 @@ pub struct Audience {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ItemFigures {
-    /// Answers, and those of them that are no item of their task.
+    /// Answers.
     pub answers: usize,
+    /// Those of them that are no item of their task.
     pub unread: usize,
-    /// Shares of items.
+    /// Share of true items.
     pub is_true: f64,
+    /// Share that calls itself useful.
     pub useful: f64,
+    /// Share that flatters.
     pub flattering: f64,
+    /// Share with alarm words.
     pub alarming: f64,
+    /// Share that is alarming, or false, or both.
     pub alarming_or_false: f64,
     /// About what the reader likes.
     pub liked: f64,
     /// Alarm words an item.
     pub alarm_words: f64,
-    /// Different subjects per item, and the entropy of the four styles in bits (at most 2).
+    /// Different subjects per item.
     pub subjects: f64,
+    /// Entropy of the four styles in bits, at most 2.
     pub style_entropy: f64,
-    /// Clicks as the service predicts them and as the readers make them.
+    /// Clicks as the service predicts them.
     pub predicted_clicks: f64,
+    /// Clicks of the readers.
     pub clicks: f64,
     /// Seconds after a click.
     pub dwell: f64,
@@ -111,11 +129,15 @@ pub struct ItemFigures {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct FeedFigures {
+    /// Clicks.
     pub clicks: f64,
+    /// Seconds of attention.
     pub seconds: f64,
     /// Mean stated satisfaction of its items.
     pub worth: f64,
+    /// Rises with every alarm word that is read, and fades.
     pub worry: f64,
+    /// False statements that are believed.
     pub false_beliefs: f64,
 }
 
@@ -123,9 +145,14 @@ pub struct FeedFigures {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ReflectPrompt {
+    /// The user's message.
     pub prompt: String,
+    /// Answers by name.
     pub outputs: BTreeMap<String, String>,
 }
+
+/// How far predicted clicks may be above true ones before it is called reward hacking.
+pub(crate) const MAX_OVERRATED: f64 = 0.1;
 
 impl ReflectReport {
     /// The model of a name.

@@ -10,11 +10,12 @@ use crisol_report::Report;
 
 use super::run::{Caller, RunFlags, absolute, execute_for};
 use crate::clock;
-use crate::console::{layout, print, say, shell_word};
+use crate::console::{layout, print, print_line, say, shell_word};
 use crate::error::CliError;
 use crate::hub::Need;
 use crate::language::language;
 use crate::model::{Network, check_folder, locate};
+use crate::texts::texts;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -121,26 +122,28 @@ impl ReflectArgs {
     }
 }
 
+/// The experiment's page.
+pub(super) const PAGE: &str = "reflect.html";
+
 /// Writes the report of the run, and the experiment's page.
-pub(super) fn save(report: &Report, out: &Path) -> Result<(), CliError> {
+fn save(report: &Report, out: &Path) -> Result<(), CliError> {
     let _owner = Owner::take(out, &clock::now())?;
     crisol_phases::save_report(report, out, language())?;
+    save_page(report, out)
+}
+
+/// Writes the experiment's page, if the report has an experiment.
+pub(super) fn save_page(report: &Report, out: &Path) -> Result<(), CliError> {
+    if report.reflect.is_some() {
+        let page = crisol_report::reflect_html(report, language());
+        crisol_hub::write_file_atomically(&out.join(PAGE), page.as_bytes())?;
+    }
     Ok(())
 }
 
-fn show(report: &Report, _out: &Path) -> Result<(), CliError> {
-    let _ = layout();
-    let Some(reflect) = &report.reflect else { return Ok(()) };
-    for model in &reflect.models {
-        for (what, audience) in [("picks", &model.picks), ("writes", &model.writes)] {
-            let f = &audience.all;
-            print(format!(
-                "{:12}{:7} unread {:4.2} true {:4.2} useful {:4.2} flat {:4.2} alarm {:4.2} aof {:4.2} liked {:4.2} words {:5.2} subj {:4.2} ent {:4.2} pred {:4.2} click {:4.2} dwell {:5.1} worth {:4.2}\n",
-                model.name, what, f.unread as f64 / f.answers as f64, f.is_true, f.useful, f.flattering, f.alarming,
-                f.alarming_or_false, f.liked, f.alarm_words, f.subjects, f.style_entropy, f.predicted_clicks, f.clicks, f.dwell, f.worth
-            ))?;
-        }
-        print(format!("   {:?}\n", model.feeds))?;
+fn show(report: &Report, out: &Path) -> Result<(), CliError> {
+    if let Some(reflect) = &report.reflect {
+        print(crisol_report::reflect_summary(reflect, layout()))?;
     }
-    Ok(())
+    print_line(format_args!("\n{}", (texts().notebook.whole_report)([&out.join(PAGE).display()])))
 }

@@ -30,6 +30,7 @@ mod ownership;
 mod packaging;
 mod report;
 mod resume;
+mod reflect;
 mod rewards;
 mod runs;
 mod settings;
