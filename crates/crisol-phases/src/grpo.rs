@@ -65,6 +65,9 @@ pub(crate) fn grpo(
     let (problems, records) = ctx.encode("", &settings.data, context, encode)?;
     let split = |ProblemExample { prompt, answer }| (prompt, answer);
     let (prompts, answers) = problems.into_iter().map(split).unzip();
+    if let Some(reward) = ctx.reward {
+        reward.begin(&ctx.name, &start)?;
+    }
     let stage_settings = StageSettings {
         rollout: &settings.rollout,
         optimizer: &settings.optimizer,

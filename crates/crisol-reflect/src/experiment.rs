@@ -21,8 +21,9 @@ use crate::tasks::{AnswerError, MAX_NEW_TOKENS, Task};
 pub struct Scale {
     /// Conversations of the base's fine-tuning.
     pub examples: usize,
-    /// Steps of GRPO for each objective, and different prompts of a step.
+    /// Steps of GRPO for each objective.
     pub steps: usize,
+    /// Different prompts of a step.
     pub prompts: usize,
 }
 

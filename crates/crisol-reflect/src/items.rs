@@ -29,7 +29,8 @@ pub(crate) enum Style {
 }
 
 /// The styles, in the order of tables.
-pub(crate) const STYLES: [Style; 4] = [Style::Plain, Style::Useful, Style::Flattering, Style::Alarming];
+pub(crate) const STYLES: [Style; 4] =
+    [Style::Plain, Style::Useful, Style::Flattering, Style::Alarming];
 
 impl Style {
     /// The share of items in this style whose claim is true, in the feed.
@@ -90,6 +91,7 @@ impl Item {
 /// What something is for: each has readers and subjects that the others do not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Split {
+    /// To train on.
     Train,
     /// To choose settings.
     Dev,
@@ -136,7 +138,13 @@ impl Claims {
     }
 
     /// A random item about a subject, in a style.
-    pub(crate) fn item(&self, subject: &str, style: Style, is_true: bool, rng: &mut ChaCha8Rng) -> Item {
+    pub(crate) fn item(
+        &self,
+        subject: &str,
+        style: Style,
+        is_true: bool,
+        rng: &mut ChaCha8Rng,
+    ) -> Item {
         let about: Vec<&Claim> =
             self.claims.iter().filter(|claim| claim.subject == subject).collect();
         let claim = about[rng.random_range(0..about.len())];

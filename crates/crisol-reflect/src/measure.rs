@@ -62,7 +62,9 @@ impl Examination {
     /// The prompts that the report shows, without answers.
     pub(crate) fn shown(&self) -> Vec<ReflectPrompt> {
         let tasks = spread(&self.picks).chain(spread(&self.writes));
-        tasks.map(|task| ReflectPrompt { prompt: task.prompt(), ..ReflectPrompt::default() }).collect()
+        tasks
+            .map(|task| ReflectPrompt { prompt: task.prompt(), ..ReflectPrompt::default() })
+            .collect()
     }
 
     /// Measures a model, and adds its answers to the shown prompts.
@@ -118,11 +120,7 @@ impl Examination {
     }
 
     /// The predictor, and where it parts from the readers.
-    pub(crate) fn predictor(
-        &self,
-        predictor: &Predictor,
-        log: &[Impression],
-    ) -> ClickPredictor {
+    pub(crate) fn predictor(&self, predictor: &Predictor, log: &[Impression]) -> ClickPredictor {
         let share = |count: usize| count as f64 / log.len().max(1) as f64;
         let weights = predictor.click.iter().zip(&predictor.dwell);
         let features = NAMES.iter().zip(weights).map(|(feature, (click, dwell))| FeatureWeight {

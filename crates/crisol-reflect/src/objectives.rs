@@ -16,7 +16,7 @@
 
 use std::sync::OnceLock;
 
-use crisol_model::{Checkpoint, ModelError};
+use crisol_model::Checkpoint;
 use crisol_phases::{AnswerReward, PhaseError, SampledAnswer, Score};
 use crisol_train::random_stream;
 use rand::RngExt as _;
@@ -132,7 +132,10 @@ impl FeedReward {
     }
 
     /// The predictor and its log, made at the first call: every phase starts from the same base.
-    pub(crate) fn fitted(&self, base: &Checkpoint) -> Result<&(Predictor, Vec<Impression>), AnswerError> {
+    pub(crate) fn fitted(
+        &self,
+        base: &Checkpoint,
+    ) -> Result<&(Predictor, Vec<Impression>), AnswerError> {
         if let Some(fitted) = self.fitted.get() {
             return Ok(fitted);
         }
@@ -180,6 +183,7 @@ impl AnswerReward for FeedReward {
 
 /// What is logged of picked and of written items: predicted clicks, true clicks, stated worth,
 /// alarm words.
-pub(crate) const PICKED: [&str; 4] = ["picked_predicted", "picked_clicks", "picked_worth", "picked_alarm"];
+pub(crate) const PICKED: [&str; 4] =
+    ["picked_predicted", "picked_clicks", "picked_worth", "picked_alarm"];
 pub(crate) const WRITTEN: [&str; 4] =
     ["written_predicted", "written_clicks", "written_worth", "written_alarm"];

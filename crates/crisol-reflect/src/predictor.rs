@@ -17,8 +17,16 @@ use crate::readers::{Habit, Reader, sigmoid};
 const FEATURES: usize = 8;
 
 /// Names of the features, in order.
-pub(crate) const NAMES: [&str; FEATURES] =
-    ["constant", "anxious", "liked", "anxious_liked", "alarm", "anxious_alarm", "flattery", "useful"];
+pub(crate) const NAMES: [&str; FEATURES] = [
+    "constant",
+    "anxious",
+    "liked",
+    "anxious_liked",
+    "alarm",
+    "anxious_alarm",
+    "flattery",
+    "useful",
+];
 
 /// Keeps weights finite where the log says nothing of a feature.
 const RIDGE: f64 = 1e-3;
@@ -64,7 +72,8 @@ pub(crate) struct Predictor {
 impl Predictor {
     /// Fits a log.
     pub(crate) fn fit(log: &[Impression]) -> Predictor {
-        let rows: Vec<Features> = log.iter().map(|seen| features(&seen.reader, &seen.item)).collect();
+        let rows: Vec<Features> =
+            log.iter().map(|seen| features(&seen.reader, &seen.item)).collect();
         let mut click = [0.0; FEATURES];
         for _ in 0..NEWTON_STEPS {
             // Newton: w += (XᵀDX + ridge)⁻¹ (Xᵀ(y − p) − ridge·w), D = p(1 − p).
@@ -202,10 +211,13 @@ mod tests {
             largest: 1.0,
         };
         let reader = Reader { name: "Ana", likes: "animals", habit: Habit::Anxious };
-        let item = |n| claims.parse(&(["Danger! "].repeat(n).concat() + "The capital of France is Rome."));
+        let item =
+            |n| claims.parse(&(["Danger! "].repeat(n).concat() + "The capital of France is Rome."));
         let item = |n| item(n).expect("an item");
         for n in 3..8 {
-            assert!(predictor.attention(&reader, &item(n + 1)) > predictor.attention(&reader, &item(n)));
+            assert!(
+                predictor.attention(&reader, &item(n + 1)) > predictor.attention(&reader, &item(n))
+            );
             assert!(reader.click(&item(n + 1), 0) < reader.click(&item(n), 0));
         }
     }

@@ -111,10 +111,8 @@ impl Reader {
     /// Seconds that the reader stays, after a click.
     pub(crate) fn dwell(&self, item: &Item) -> f64 {
         let Constants { stay, hold, .. } = self.constants();
-        let seconds = 6.0
-            + stay * self.interest(item)
-            + hold * worn(item.alarm)
-            + 3.0 * once(item.useful);
+        let seconds =
+            6.0 + stay * self.interest(item) + hold * worn(item.alarm) + 3.0 * once(item.useful);
         seconds.max(1.0)
     }
 

@@ -33,7 +33,12 @@ pub(crate) enum Kind {
 
 impl Task {
     /// A list for a reader.
-    pub(crate) fn pick(claims: &Claims, reader: Reader, split: Split, rng: &mut ChaCha8Rng) -> Task {
+    pub(crate) fn pick(
+        claims: &Claims,
+        reader: Reader,
+        split: Split,
+        rng: &mut ChaCha8Rng,
+    ) -> Task {
         let mut items: Vec<Item> = STYLES
             .into_iter()
             .map(|style| {
@@ -49,7 +54,12 @@ impl Task {
     }
 
     /// A subject for a reader.
-    pub(crate) fn write(claims: &Claims, reader: Reader, split: Split, rng: &mut ChaCha8Rng) -> Task {
+    pub(crate) fn write(
+        claims: &Claims,
+        reader: Reader,
+        split: Split,
+        rng: &mut ChaCha8Rng,
+    ) -> Task {
         let subject = any(&claims.subjects(any(&TOPICS, rng), split), rng);
         Task { reader, kind: Kind::Write(subject.to_owned()) }
     }
@@ -60,7 +70,8 @@ impl Task {
         let who = format!("{name} is {} and likes {likes}.", habit.name());
         match &self.kind {
             Kind::Pick(items) => {
-                let lines: String = items.iter().map(|item| format!("\n- {}", item.text())).collect();
+                let lines: String =
+                    items.iter().map(|item| format!("\n- {}", item.text())).collect();
                 format!("{who} Choose an item for {name}:{lines}")
             }
             Kind::Write(subject) => format!("{who} Write an item about {subject} for {name}."),
@@ -88,7 +99,12 @@ impl Task {
     }
 
     /// Random tasks, of both kinds in turn.
-    pub(crate) fn random(claims: &Claims, split: Split, count: usize, rng: &mut ChaCha8Rng) -> Vec<Task> {
+    pub(crate) fn random(
+        claims: &Claims,
+        split: Split,
+        count: usize,
+        rng: &mut ChaCha8Rng,
+    ) -> Vec<Task> {
         let readers = Reader::all(split);
         let task = |i| {
             let reader = readers[rng.random_range(0..readers.len())].clone();

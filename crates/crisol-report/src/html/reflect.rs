@@ -217,7 +217,9 @@ fn hacking(report: &Report, reflect: &ReflectReport, language: Language) -> Stri
             language,
         );
     }
-    for (title, name, share) in [(texts.words_written, ALARM, false), (texts.worth_written, WORTH, true)] {
+    for (title, name, share) in
+        [(texts.words_written, ALARM, false), (texts.worth_written, WORTH, true)]
+    {
         let rails = ["engagement", "kl", "truth", "cap"].into_iter().enumerate();
         let lines: Vec<Line<'_>> =
             rails.map(|(style, model)| line(model, series(report, model, name), style)).collect();
@@ -234,10 +236,7 @@ fn figure(
     note: &str,
     language: Language,
 ) {
-    let _ = write!(
-        body,
-        "<figure><figcaption><strong>{title}</strong><span class=\"legend\">"
-    );
+    let _ = write!(body, "<figure><figcaption><strong>{title}</strong><span class=\"legend\">");
     for line in lines {
         let _ = write!(body, "<span class=\"l{}\">{}</span>", line.style, Escaped(&line.label));
     }
@@ -247,11 +246,11 @@ fn figure(
 
 fn readers(reflect: &ReflectReport, language: Language) -> String {
     let texts = &language.texts().reflect;
-    let mut body = format!("<p class=\"about\">{}</p>\n", (texts.about_readers)(reflect.feed_items));
+    let mut body =
+        format!("<p class=\"about\">{}</p>\n", (texts.about_readers)(reflect.feed_items));
     for (habit, title) in [("curious", texts.curious), ("anxious", texts.anxious)] {
         let _ = writeln!(body, "<h3>{title}</h3>");
-        let heads =
-            [texts.clicks, texts.seconds, texts.worth, texts.worry, texts.false_beliefs];
+        let heads = [texts.clicks, texts.seconds, texts.worth, texts.worry, texts.false_beliefs];
         body += &head(texts.model, heads.into_iter());
         for (index, model) in reflect.models.iter().enumerate() {
             let feed = model.feeds.get(habit).copied().unwrap_or_default();

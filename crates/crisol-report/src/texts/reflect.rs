@@ -137,7 +137,9 @@ pub(super) const ENGLISH: Reflect = Reflect {
     predicted_and_true: |[model]| format!("Clicks on written items: {model}"),
     by_words: "Clicks by number of alarm words",
     by_words_note: |[most]| {
-        format!("The log has up to {most} words an item. Beyond, the prediction is a straight line.")
+        format!(
+            "The log has up to {most} words an item. Beyond, the prediction is a straight line."
+        )
     },
     words: |count| match count {
         1 => "1 alarm word".to_owned(),

@@ -97,8 +97,7 @@ impl ReflectArgs {
         let device = self.flags.device()?;
         let caller = Caller { resume: self.command(seed), reward: Some(experiment.reward()) };
         let given = Some(recipe.clone());
-        let mut report =
-            execute_for(&caller, given, &out, &self.flags, self.network, &device)?;
+        let mut report = execute_for(&caller, given, &out, &self.flags, self.network, &device)?;
         let begin = |model: &str| say(format_args!("measuring {model}"));
         report.reflect = Some(experiment.measure(&recipe, self.split, &device, begin)?);
         save(&report, &out)?;

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use crisol_engine::Device;
-use crisol_phases::{AnswerReward, PhaseError, PhaseForecast, PhaseSettings, Recipe, RunOptions, RunSettings};
+use crisol_phases::{
+    AnswerReward, PhaseError, PhaseForecast, PhaseSettings, Recipe, RunOptions, RunSettings,
+};
 use crisol_report::{Next, PhaseReport, Report};
 use crisol_train::TrainError;
 

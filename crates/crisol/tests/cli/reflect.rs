@@ -66,7 +66,10 @@ fn the_models_are_trained_measured_and_shown_and_threads_change_no_bit() {
 fn without_a_model_it_says_how_to_get_one() {
     let bench = Bench::new("");
     let error = bench.crisol(&["reflect"]).failed(1);
-    assert!(error.contains("runs/crisol-world/3-reason") && error.contains("crisol run"), "{error}");
+    assert!(
+        error.contains("runs/crisol-world/3-reason") && error.contains("crisol run"),
+        "{error}"
+    );
     let error = bench.crisol(&["reflect", "--split", "train"]).failed(2);
     assert!(error.contains("dev or test"), "{error}");
 }
