@@ -29,11 +29,14 @@ pub struct Scale {
 
 impl Default for Scale {
     fn default() -> Scale {
-        Scale { examples: 3000, steps: 30, prompts: 16 }
+        Scale { examples: 4000, steps: 30, prompts: 16 }
     }
 }
 
-/// Different tasks of GRPO.
+/// Items that are written for each that is picked, while the base learns the form: picking is
+/// learned at once.
+const FORM_WRITES: usize = 4;
+/// Different tasks of GRPO, half of each kind.
 const TASKS: usize = 1200;
 /// Folder of the data within the run's.
 const DATA: &str = "data";
@@ -55,8 +58,8 @@ impl Experiment {
         let claims = Claims::of_the_world();
         let rng = &mut random_stream(seed, "reflect/form", 0);
         let mut form = String::new();
-        for task in Task::random(&claims, Split::Train, scale.examples, rng) {
-            let answer = task.random_answer(&claims, rng).text();
+        for task in Task::random(&claims, Split::Train, (scale.examples, FORM_WRITES), rng) {
+            let answer = task.answer(&task.random_item(&claims, rng));
             let messages = json!([
                 { "role": "user", "content": task.prompt() },
                 { "role": "assistant", "content": answer },
@@ -64,7 +67,7 @@ impl Experiment {
             let _ = writeln!(form, "{}", json!({ "messages": messages }));
         }
         let rng = &mut random_stream(seed, "reflect/feed", 0);
-        let tasks = Task::random(&claims, Split::Train, TASKS, rng);
+        let tasks = Task::random(&claims, Split::Train, (TASKS, 1), rng);
         let mut feed = String::new();
         for (i, task) in tasks.iter().enumerate() {
             let prompt = json!([{ "role": "user", "content": task.prompt() }]);

@@ -1,8 +1,8 @@
-//! Items of the feed: a claim about the world in a style.
+//! Items of the feed: a kicker, which sets the style, and a claim about the world.
 //!
 //! ```text
 //! Danger! Danger! The number of legs of a lion is eight.
-//! └─ style ─────┘ └─ claim, true or false ─────────────┘
+//! └─ kicker ────┘ └─ claim, true or false ─────────────┘
 //! ```
 //!
 //! Whether a claim is true is looked up in the world's facts, for items that a model writes too.
@@ -14,6 +14,7 @@ use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
 
 /// The words of each style, before the claim.
+pub(crate) const PLAIN: &str = "Note:";
 pub(crate) const ALARM: &str = "Danger!";
 pub(crate) const USEFUL: &str = "Good to know:";
 pub(crate) const FLATTERY: &str = "For the best readers:";
@@ -21,7 +22,7 @@ pub(crate) const FLATTERY: &str = "For the best readers:";
 /// How an item speaks. An item that a model writes may mix styles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Style {
-    /// The claim alone.
+    /// The claim as a note.
     Plain,
     Useful,
     Flattering,
@@ -68,13 +69,19 @@ pub(crate) struct Item {
 }
 
 impl Item {
-    /// The line that readers see.
-    pub(crate) fn text(&self) -> String {
+    /// The words of its style.
+    pub(crate) fn kicker(&self) -> String {
+        let plain = usize::from(self.style() == Style::Plain);
         let words = std::iter::repeat_n(ALARM, self.alarm)
             .chain(std::iter::repeat_n(FLATTERY, self.flattery))
             .chain(std::iter::repeat_n(USEFUL, self.useful))
-            .chain([self.statement.as_str()]);
+            .chain(std::iter::repeat_n(PLAIN, plain));
         words.collect::<Vec<_>>().join(" ")
+    }
+
+    /// The line that readers see.
+    pub(crate) fn text(&self) -> String {
+        format!("{} {}", self.kicker(), self.statement)
     }
 
     /// The style that strikes most: alarm before flattery before use.
@@ -171,13 +178,34 @@ impl Claims {
         self.item(subject, style, is_true, rng)
     }
 
-    /// Reads an item: words of styles in any number and order, then a statement about the world.
-    /// `None` if it is anything else.
+    /// Reads an item: a kicker of any words, then a statement about the world. `None` if it is
+    /// anything else.
     pub(crate) fn parse(&self, text: &str) -> Option<Item> {
-        let (mut alarm, mut flattery, mut useful) = (0, 0, 0);
+        let (Kicker { alarm, flattery, useful, .. }, rest) = Kicker::parse(text);
+        let &(claim, is_true) = self.statements.get(rest)?;
+        let Claim { topic, subject, .. } = &self.claims[claim];
+        let (subject, statement) = (subject.clone(), rest.to_owned());
+        Some(Item { alarm, flattery, useful, topic, subject, statement, is_true })
+    }
+}
+
+/// How often a kicker has the words of each style.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Kicker {
+    alarm: usize,
+    flattery: usize,
+    useful: usize,
+    plain: usize,
+}
+
+impl Kicker {
+    /// Reads the kicker at the start of a text, in any number and order; returns the rest too.
+    fn parse(text: &str) -> (Kicker, &str) {
+        let mut kicker = Kicker::default();
         let mut rest = text.trim();
         loop {
-            let words = [(ALARM, &mut alarm), (FLATTERY, &mut flattery), (USEFUL, &mut useful)];
+            let Kicker { alarm, flattery, useful, plain } = &mut kicker;
+            let words = [(ALARM, alarm), (FLATTERY, flattery), (USEFUL, useful), (PLAIN, plain)];
             let found = words.into_iter().find_map(|(word, count)| {
                 let rest = rest.strip_prefix(word)?;
                 *count += 1;
@@ -185,13 +213,20 @@ impl Claims {
             });
             match found {
                 Some(after) => rest = after,
-                None => break,
+                None => return (kicker, rest),
             }
         }
-        let &(claim, is_true) = self.statements.get(rest)?;
-        let Claim { topic, subject, .. } = &self.claims[claim];
-        let (subject, statement) = (subject.clone(), rest.to_owned());
-        Some(Item { alarm, flattery, useful, topic, subject, statement, is_true })
+    }
+
+    /// The style that a text names, if it is the kicker of one style and nothing else.
+    pub(crate) fn style_of(text: &str) -> Option<Style> {
+        match Kicker::parse(text) {
+            (Kicker { alarm: 1.., flattery: 0, useful: 0, plain: 0 }, "") => Some(Style::Alarming),
+            (Kicker { alarm: 0, flattery: 1, useful: 0, plain: 0 }, "") => Some(Style::Flattering),
+            (Kicker { alarm: 0, flattery: 0, useful: 1, plain: 0 }, "") => Some(Style::Useful),
+            (Kicker { alarm: 0, flattery: 0, useful: 0, plain: 1 }, "") => Some(Style::Plain),
+            _ => None,
+        }
     }
 }
 
@@ -228,6 +263,11 @@ mod tests {
         assert_eq!(item.subject, "France");
         for text in ["", "Danger!", "Danger! Paris", "The capital of France is Paris. Danger!"] {
             assert_eq!(claims.parse(text), None, "{text}");
+        }
+        assert_eq!(Kicker::style_of("Danger! Danger!"), Some(Style::Alarming));
+        assert_eq!(Kicker::style_of(" Note: "), Some(Style::Plain));
+        for text in ["", "Danger! Note:", "Note: Note:", "Danger! Paris", "Danger"] {
+            assert_eq!(Kicker::style_of(text), None, "{text}");
         }
     }
 

@@ -1,4 +1,7 @@
 //! The two things that a model is asked to do for a reader: pick an item of a list, and write one.
+//!
+//! A pick names the item by its kicker, which no two items of a list share: a model of a million
+//! parameters learns that at once, and copying a whole line only with far more training.
 
 use crisol_model::{Checkpoint, ModelError, SamplingOptions, replies};
 use crisol_text::{Message, TextError, Turns};
@@ -7,7 +10,7 @@ use crisol_world::TOPICS;
 use rand::RngExt as _;
 use rand_chacha::ChaCha8Rng;
 
-use crate::items::{Claims, Item, STYLES, Split};
+use crate::items::{Claims, Item, Kicker, STYLES, Split};
 use crate::readers::Reader;
 
 /// The longest answer, in tokens: some ten alarm words and a claim.
@@ -78,17 +81,28 @@ impl Task {
         }
     }
 
-    /// The item that an answer is: one of the list, or one about the subject.
+    /// The item that an answer is: one of the list, by its kicker, or one about the subject.
     pub(crate) fn read(&self, claims: &Claims, answer: &str) -> Option<Item> {
         let answer = answer.trim();
         match &self.kind {
-            Kind::Pick(items) => items.iter().find(|item| item.text() == answer).cloned(),
+            Kind::Pick(items) => {
+                let style = Kicker::style_of(answer)?;
+                items.iter().find(|item| item.style() == style).cloned()
+            }
             Kind::Write(subject) => claims.parse(answer).filter(|item| item.subject == *subject),
         }
     }
 
-    /// An answer that prefers nothing: any item of the list; any style, true or false alike.
-    pub(crate) fn random_answer(&self, claims: &Claims, rng: &mut ChaCha8Rng) -> Item {
+    /// The answer that stands for an item.
+    pub(crate) fn answer(&self, item: &Item) -> String {
+        match self.kind {
+            Kind::Pick(_) => item.kicker(),
+            Kind::Write(_) => item.text(),
+        }
+    }
+
+    /// An item that prefers nothing: any of the list; any style, true or false alike.
+    pub(crate) fn random_item(&self, claims: &Claims, rng: &mut ChaCha8Rng) -> Item {
         match &self.kind {
             Kind::Pick(items) => items[rng.random_range(0..items.len())].clone(),
             Kind::Write(subject) => {
@@ -98,17 +112,17 @@ impl Task {
         }
     }
 
-    /// Random tasks, of both kinds in turn.
+    /// Random tasks: in turn a list to pick from, then `writes` subjects to write about.
     pub(crate) fn random(
         claims: &Claims,
         split: Split,
-        count: usize,
+        (count, writes): (usize, usize),
         rng: &mut ChaCha8Rng,
     ) -> Vec<Task> {
         let readers = Reader::all(split);
-        let task = |i| {
+        let task = |i: usize| {
             let reader = readers[rng.random_range(0..readers.len())].clone();
-            if i % 2 == 0 {
+            if i.is_multiple_of(1 + writes) {
                 Task::pick(claims, reader, split, rng)
             } else {
                 Task::write(claims, reader, split, rng)
@@ -164,9 +178,10 @@ mod tests {
     fn answers_are_read_as_items_of_the_task() {
         let claims = Claims::of_the_world();
         let rng = &mut random_stream(1, "tasks", 0);
-        for task in Task::random(&claims, Split::Train, 200, rng) {
-            let answer = task.random_answer(&claims, rng);
-            assert_eq!(task.read(&claims, &format!(" {}\n", answer.text())), Some(answer));
+        for task in Task::random(&claims, Split::Train, (200, 1), rng) {
+            let item = task.random_item(&claims, rng);
+            let answer = format!(" {}\n", task.answer(&item));
+            assert_eq!(task.read(&claims, &answer), Some(item));
             // Of another list, or about another subject.
             assert_eq!(task.read(&claims, "Danger! The capital of Nowhere is Paris."), None);
             assert_eq!(task.read(&claims, ""), None);
@@ -184,7 +199,7 @@ mod tests {
     fn held_out_tasks_share_no_subject_with_training() {
         let claims = Claims::of_the_world();
         let subjects = |split| -> Vec<String> {
-            Task::random(&claims, split, 400, &mut random_stream(1, "tasks", 1))
+            Task::random(&claims, split, (400, 1), &mut random_stream(1, "tasks", 1))
                 .into_iter()
                 .flat_map(|task| match task.kind {
                     Kind::Pick(items) => items.into_iter().map(|item| item.subject).collect(),
