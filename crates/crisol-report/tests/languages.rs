@@ -67,6 +67,9 @@ const SHARED: &[&str] = &[
     "Llama",
     "alignment",
     "compute",
+    "Reward",
+    "hacking",
+    "html",
     "kB",
 ];
 

@@ -57,7 +57,10 @@ fn table(
     let texts = &page.language.texts().reflect;
     page.heading(title);
     let name = report.models.iter().map(|model| model.name.width()).max().unwrap_or(0) + 1;
-    let widths: Vec<usize> = heads.iter().map(|head| head.width().max(6) + 2).collect();
+    let longest = heads.iter().map(|head| head.width().max(6));
+    let room = page.width.saturating_sub(name + longest.clone().sum::<usize>());
+    let gap = (room / heads.len().max(1)).clamp(1, 2);
+    let widths: Vec<usize> = longest.map(|width| width + gap).collect();
     let taken = name + widths.iter().sum::<usize>() + 2;
     let cells = |cells: &[String]| -> String {
         let padded = cells.iter().zip(&widths);
