@@ -165,4 +165,4 @@ impl Experiment {
 }
 
 /// Weight of the KL penalty of the guard rail.
-const KL_COEFFICIENT: f64 = 0.1;
+const KL_COEFFICIENT: f64 = 0.3;
