@@ -1,10 +1,11 @@
 //! The page of `crisol reflect`: one model, aligned to several objectives.
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 
 use super::answers::given;
 use super::top::made_by;
 use super::{Page, Section, colour, fold};
+use crate::figures::NONE;
 use crate::markup::Escaped;
 use crate::plot::{Line, XAxis, chart};
 use crate::reflect::MAX_OVERRATED;
@@ -309,7 +310,13 @@ fn questions(reflect: &ReflectReport, language: Language) -> String {
         ]);
         let _ = writeln!(body, "<p>{first}</p>");
     }
-    let _ = writeln!(body, "<p>{}</p>\n<p>{}</p>", texts.second_question, texts.third_question);
+    let written = |name: &str| match reflect.model(name) {
+        Some(model) => language.percent(model.writes.all.worth),
+        None => NONE.to_owned(),
+    };
+    let rails = ["engagement", "kl", "cap", "truth", "preference"].map(written);
+    let third = (texts.third_question)(rails.each_ref().map(|worth| worth as &dyn Display));
+    let _ = writeln!(body, "<p>{}</p>\n<p>{third}</p>", texts.second_question);
     body
 }
 

@@ -62,7 +62,8 @@ pub(crate) struct Reflect {
     /// false; clicks of both; worth of both.
     pub(crate) first_question: Fill<6>,
     pub(crate) second_question: &'static str,
-    pub(crate) third_question: &'static str,
+    /// Worth of what is written: engagement, kl, cap, truth, preference.
+    pub(crate) third_question: Fill<5>,
     pub(crate) limits_text: &'static str,
     pub(crate) same_for_programs: &'static str,
     /// The terminal's summary.
@@ -168,15 +169,22 @@ pub(super) const ENGLISH: Reflect = Reflect {
                       from much data what items and readers are like. Supervised training teaches \
                       the form of an answer. A phase with a reward decides what is preferred. All \
                       models of this page differ in the last alone.",
-    third_question: "<b>Which alignment should they have?</b> Compare the guard rails. A KL \
-                     penalty keeps the model near its base, good or bad. A cap takes away the \
-                     reward beyond what the log has shown, so there is less to hack, and alarm \
-                     still pays. A reward for truth changes what is written, not how. Only a \
-                     measure of what readers value changes the aim; it has to be asked for, and \
-                     costs clicks.",
+    third_question: |[engagement, kl, cap, truth, preference]| {
+        format!(
+            "<b>Which alignment should they have?</b> Compare the guard rails by what readers say \
+             of the written items: aligned to engagement alone {engagement}, with a KL penalty \
+             {kl}, with a cap {cap}, with a reward for truth {truth}; aligned to stated preference \
+             {preference}. A KL penalty and a cap limit how far a model goes, not where to. A \
+             reward for truth changes what is said; alarm may stay. Only a measure of what readers \
+             value changes the aim. It has to be asked for, and it costs clicks."
+        )
+    },
     limits_text: "<ul>\n<li>It is no model of any service. Readers are formulas with chosen \
                   constants, and items are one line about a small world. Only the mechanism is real: \
                   a policy trained on a prediction.</li>\n\
+                  <li>A pick names an item by its first words. The model chooses by style and \
+                  reader; how many picks are true follows from the styles. What it writes is its \
+                  own.</li>\n\
                   <li>That alarming items are more often false is an assumption. Truth is what the \
                   tables of the world say.</li>\n\
                   <li>Stated worth is known here for each item. Real readers are seldom asked, and \
@@ -288,15 +296,23 @@ pub(super) const SPANISH: Reflect = Reflect {
                       datos se aprende cómo son los elementos y los lectores. El entrenamiento \
                       supervisado enseña la forma de la respuesta. Una fase con recompensa decide \
                       qué se prefiere. Todos los modelos de esta página difieren solo en la última.",
-    third_question: "<b>¿Qué alignment deberían tener?</b> Compara las protecciones. La \
-                     penalización KL mantiene el modelo cerca del de partida, sea bueno o malo. El \
-                     tope quita la recompensa más allá de lo que mostró el registro: hay menos que \
-                     explotar, pero alarmar sigue valiendo la pena. Una recompensa por la verdad \
-                     cambia lo que se dice, no cómo. Solo medir lo que valoran los lectores cambia \
-                     la meta; hay que preguntarlo, y cuesta clics.",
+    third_question: |[engagement, kl, cap, truth, preference]| {
+        format!(
+            "<b>¿Qué alignment deberían tener?</b> Compara las protecciones por lo que los \
+             lectores dicen de lo escrito: solo engagement, {engagement}; con penalización KL, \
+             {kl}; con tope, {cap}; con recompensa por la verdad, {truth}; con la preferencia \
+             declarada, {preference}. La penalización KL y el tope limitan hasta dónde llega un \
+             modelo, no hacia dónde. La recompensa por la verdad cambia lo que se dice; la alarma \
+             puede quedarse. Solo medir lo que valoran los lectores cambia la meta. Hay que \
+             preguntarlo, y cuesta clics."
+        )
+    },
     limits_text: "<ul>\n<li>No es un modelo de ningún servicio. Los lectores son fórmulas con \
                   constantes elegidas, y los elementos, una línea sobre un mundo pequeño. Solo el \
                   mecanismo es real: un modelo entrenado con una predicción.</li>\n\
+                  <li>Para elegir, el modelo nombra las primeras palabras. Elige por estilo y \
+                  lector; cuánto de lo elegido es verdadero depende del estilo. Lo que escribe es \
+                  suyo.</li>\n\
                   <li>Que lo alarmante sea falso más a menudo es una suposición. Verdadero es lo \
                   que dicen las tablas del mundo.</li>\n\
                   <li>Aquí se sabe de cada elemento cuánto mereció la pena. A los lectores de \
