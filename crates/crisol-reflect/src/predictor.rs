@@ -145,9 +145,9 @@ fn dot(a: &Features, b: &Features) -> f64 {
 fn solve(mut a: [Features; FEATURES], mut b: Features) -> Features {
     for i in 0..FEATURES {
         for row in i + 1..FEATURES {
-            let factor = a[row][i] / a[i][i];
-            for column in i..FEATURES {
-                a[row][column] -= factor * a[i][column];
+            let (pivot, factor) = (a[i], a[row][i] / a[i][i]);
+            for (entry, above) in a[row].iter_mut().zip(pivot).skip(i) {
+                *entry -= factor * above;
             }
             b[row] -= factor * b[i];
         }

@@ -73,9 +73,8 @@ impl Task {
         let who = format!("{name} is {} and likes {likes}.", habit.name());
         match &self.kind {
             Kind::Pick(items) => {
-                let lines: String =
-                    items.iter().map(|item| format!("\n- {}", item.text())).collect();
-                format!("{who} Choose an item for {name}:{lines}")
+                let lines: Vec<String> = items.iter().map(Item::text).collect();
+                format!("{who} Choose an item for {name}:\n- {}", lines.join("\n- "))
             }
             Kind::Write(subject) => format!("{who} Write an item about {subject} for {name}."),
         }

@@ -1,6 +1,7 @@
 //! `crisol reflect`: the workshop's question about recommenders, as an experiment. The same model
 //! is aligned by the same phase to several objectives; then all are measured on held-out readers.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -108,14 +109,14 @@ impl ReflectArgs {
     fn command(&self, seed: u64) -> String {
         let mut command = format!("crisol reflect {}", shell_word(&self.model.to_string_lossy()));
         if seed != 1 {
-            command += &format!(" --seed {seed}");
+            let _ = write!(command, " --seed {seed}");
         }
         let default = Scale::default();
         if self.steps != default.steps {
-            command += &format!(" --steps {}", self.steps);
+            let _ = write!(command, " --steps {}", self.steps);
         }
         if self.examples != default.examples {
-            command += &format!(" --examples {}", self.examples);
+            let _ = write!(command, " --examples {}", self.examples);
         }
         command + " --resume"
     }
