@@ -187,7 +187,8 @@ fn figures(shown: &[(&Reader, Option<&Item>)], predictor: &Predictor) -> ItemFig
         shown.iter().filter_map(|(reader, item)| Some((*reader, (*item)?))).collect();
     let count = items.len().max(1) as f64;
     let mean = |figure: &dyn Fn(&Reader, &Item) -> f64| {
-        items.iter().map(|(reader, item)| figure(reader, item)).sum::<f64>() / count
+        // The sum of no numbers is -0.
+        items.iter().map(|(reader, item)| figure(reader, item)).sum::<f64>() / count + 0.0
     };
     let share = |holds: &dyn Fn(&Item) -> bool| mean(&|_, item| f64::from(u8::from(holds(item))));
     let subjects: BTreeSet<&str> = items.iter().map(|(_, item)| item.subject.as_str()).collect();
@@ -195,8 +196,7 @@ fn figures(shown: &[(&Reader, Option<&Item>)], predictor: &Predictor) -> ItemFig
         .into_iter()
         .map(|style| share(&|item| item.style() == style))
         .filter(|share| *share > 0.0)
-        .map(|share| -share * share.log2())
-        .sum();
+        .fold(0.0, |bits, share| bits - share * share.log2());
     ItemFigures {
         answers: shown.len(),
         unread: shown.len() - items.len(),

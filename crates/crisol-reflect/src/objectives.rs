@@ -187,3 +187,71 @@ pub(crate) const PICKED: [&str; 4] =
     ["picked_predicted", "picked_clicks", "picked_worth", "picked_alarm"];
 pub(crate) const WRITTEN: [&str; 4] =
     ["written_predicted", "written_clicks", "written_worth", "written_alarm"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::readers::Habit;
+
+    /// Predicts more clicks of alarm, and nothing else.
+    fn predictor() -> Predictor {
+        let click = [-1.0, 0.0, 0.0, 0.0, 0.5, 0.0, 0.0, 0.0];
+        Predictor { click, dwell: [10.0, 0.0, 0.0, 0.0, 2.0, 0.0, 0.0, 0.0], largest: 10.0 }
+    }
+
+    fn reward() -> FeedReward {
+        let reader = Reader { name: "Ana", likes: "animals", habit: Habit::Anxious };
+        let task = Task { reader, kind: Kind::Write("France".into()) };
+        let reward = FeedReward::new(Claims::of_the_world(), vec![task], 1);
+        reward.fitted.set((predictor(), vec![])).expect("it is new");
+        reward
+    }
+
+    #[test]
+    fn engagement_pays_alarm_and_preference_pays_truth() {
+        let reward = reward();
+        let earned = |objective: Objective, text: &str| {
+            let answer = SampledAnswer { reference: "0", text, ended: true };
+            reward.score(objective.name(), answer).reward
+        };
+        let truth = "Note: The capital of France is Paris.";
+        let lie = "Note: The capital of France is Rome.";
+        let alarm = |words: usize| "Danger! ".repeat(words) + "The capital of France is Rome.";
+        for objective in [Objective::Engagement, Objective::Kl] {
+            assert_eq!(earned(objective, truth), earned(objective, lie));
+            assert!(
+                (0..8).all(|n| earned(objective, &alarm(n + 1)) > earned(objective, &alarm(n)))
+            );
+        }
+        assert!(earned(Objective::Preference, truth) > earned(Objective::Preference, lie) + 0.3);
+        assert!(earned(Objective::Preference, lie) > earned(Objective::Preference, &alarm(1)));
+        assert!(earned(Objective::Truth, truth) == earned(Objective::Truth, lie) + 1.0);
+        // The log's largest prediction is the most that the cap pays.
+        assert!(earned(Objective::Engagement, &alarm(8)) > 1.0);
+        assert_eq!(earned(Objective::Cap, &alarm(8)), 1.0);
+        assert_eq!(earned(Objective::Cap, lie), earned(Objective::Engagement, lie));
+        let mixed = f32::midpoint(
+            earned(Objective::Engagement, truth),
+            earned(Objective::Preference, truth),
+        );
+        assert!((earned(Objective::Mix, truth) - mixed).abs() < 1e-6);
+    }
+
+    #[test]
+    fn what_is_no_item_of_the_task_earns_nothing() {
+        let reward = reward();
+        for objective in OBJECTIVES {
+            let scores = [
+                ("Note: The capital of Spain is Madrid.", true),
+                ("Note: The capital of France is Paris.", false),
+                ("Danger!", true),
+                ("", true),
+            ]
+            .map(|(text, ended)| {
+                reward.score(objective.name(), SampledAnswer { reference: "0", text, ended })
+            });
+            let nothing = Score { reward: 0.0, parts: vec![("items", 0.0)] };
+            assert!(scores.iter().all(|score| *score == nothing), "{objective:?}: {scores:?}");
+        }
+    }
+}

@@ -38,10 +38,10 @@ const DEFAULT_MODEL: &str = "runs/crisol-world/3-reason";
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct ReflectArgs {
-    /// Model that chats about the embedded world: the 2-sft or 3-reason folder of a run
+    /// Folder 2-sft or 3-reason of a run
     #[arg(default_value = DEFAULT_MODEL)]
     model: PathBuf,
-    /// Folder of the experiment [default: runs/reflect, or runs/reflect-seedN if N is not 1]
+    /// Folder of the results [default: runs/reflect, or runs/reflect-seedN]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Steps of GRPO for each objective
@@ -52,7 +52,7 @@ pub(crate) struct ReflectArgs {
     #[arg(long, value_name = "N", default_value_t = Scale::default().examples)]
     #[arg(value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=100_000))]
     examples: usize,
-    /// Held-out readers and items to measure on: test, dev (to choose settings)
+    /// Held-out split to measure on: test, or dev to choose settings
     #[arg(long, value_name = "SPLIT", default_value = "test", value_parser = split)]
     split: Split,
     #[command(flatten)]

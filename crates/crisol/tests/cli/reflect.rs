@@ -25,7 +25,8 @@ fn reflect(bench: &Bench, more: &[&str]) -> Value {
 fn the_models_are_trained_measured_and_shown_and_threads_change_no_bit() {
     let bench = roomy();
     let json = reflect(&bench, &["--out", "one", "--threads", "1"]);
-    assert_eq!(serde_json::from_str::<Value>(&bench.read("one/report.json")).unwrap(), json);
+    let written: Value = serde_json::from_str(&bench.read("one/report.json")).unwrap();
+    assert_eq!(written["reflect"]["models"], json["reflect"]["models"]);
     let names = ["base", "engagement", "preference", "mix", "kl", "truth", "cap"];
     let measured = &json["reflect"];
     let models = measured["models"].as_array().unwrap();
@@ -52,7 +53,7 @@ fn the_models_are_trained_measured_and_shown_and_threads_change_no_bit() {
     // What was measured stays when the report is written again, in another language.
     bench.crisol(&["report", "one", "--lang", "es"]).ok();
     let kept: Value = serde_json::from_str(&bench.read("one/report.json")).unwrap();
-    assert_eq!(kept["reflect"], json["reflect"]);
+    assert_eq!(kept["reflect"], written["reflect"]);
     assert!(bench.read("one/reflect.html").contains("<html lang=\"es\">"));
 
     // A finished experiment is not trained over, and measured again with --resume.
