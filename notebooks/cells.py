@@ -652,6 +652,9 @@ The feeds of social networks and the recommendations of shops learn from our rea
 - Which of the phases of this notebook do they have?
 - Which alignment should they have, and who should decide it?
 
+An experiment: `crisol reflect runs/course/3-reason` aligns your model to clicks, and to what
+readers say they value ([what it does](https://github.com/crisol-ml/crisol/blob/main/docs/reflect.md)).
+
 The whole report of your run is `runs/course/report.html`, one page that needs no network. To go on:
 [the phases](https://github.com/crisol-ml/crisol/blob/main/docs/phases.md),
 [your own data](https://github.com/crisol-ml/crisol/blob/main/docs/data.md).
@@ -665,6 +668,10 @@ nuestras reacciones.
 - ¿Qué objetivo siguen? ¿Quién vota, y lo sabe?
 - ¿Qué fases de este notebook tienen?
 - ¿Qué alignment deberían tener, y quién debería decidirlo?
+
+Un experimento: `crisol reflect runs/course/3-reason` alinea tu modelo con los clics, y con lo que
+los lectores dicen valorar
+([qué hace](https://github.com/crisol-ml/crisol/blob/main/docs/es/reflect.md)).
 
 El informe completo de tu ejecución es `runs/course/report.html`, una página que no necesita red.
 Para seguir: [las fases](https://github.com/crisol-ml/crisol/blob/main/docs/es/phases.md),

@@ -24,6 +24,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::PhaseError;
+use crate::answer_reward::AnswerReward;
 use crate::data::DataSource;
 use crate::divergence::DivergenceMonitor;
 use crate::fingerprint::{Fingerprint, PhaseStatus};
@@ -51,6 +52,8 @@ pub(crate) struct PhaseContext<'a> {
     pub(crate) name: String,
     /// Loss masks for the report.
     pub(crate) masks: Vec<MaskPicture>,
+    /// The reward of GRPO in place of the verifier's.
+    pub(crate) reward: Option<&'a dyn AnswerReward>,
     observer: &'a mut dyn Observer,
     /// Calibrated rates of this machine.
     machine: Option<&'a Machine>,
@@ -111,6 +114,7 @@ impl<'a> PhaseContext<'a> {
             data,
             name: name.to_owned(),
             masks: Vec::new(),
+            reward: None,
             observer,
             machine,
             forecast: None,

@@ -1,7 +1,8 @@
 //! GRPO: group relative policy optimisation (Shao et al. 2024, arXiv:2402.03300). Each step:
 //!
 //! - samples a group of answers to each of some problems;
-//! - verifies them and rewards the right format and the right answer (`verdicts.rs`);
+//! - rewards them (`answer_reward.rs`): the right format and the right answer (`verdicts.rs`), or
+//!   what the caller of the run rewards;
 //! - computes advantages within each group: `A = (r − mean r) / std r`;
 //! - trains on the clipped policy loss, token by token.
 //!
@@ -17,13 +18,14 @@ use crisol_objectives::{BatchSize, LossAndGrad, TokenScores};
 use crisol_text::ProblemExample;
 
 use crate::PhaseError;
+use crate::answer_reward::{Given, StepReward, Verifier};
 use crate::context::PhaseContext;
 use crate::forecast::lengths::Lengths;
 use crate::forecast::plan::StagePlan;
 use crate::on_policy::{Algorithm, Sampled, Stage, StageSettings};
-use crate::rollouts::PolicyTerms;
+use crate::rollouts::{PolicyTerms, Rollout};
 use crate::settings::ReasonSettings;
-use crate::verdicts::{reward, share, verdicts};
+use crate::verdicts::share;
 
 /// Steps between KL measurements when KL is not part of the loss. Each is a forward pass of the
 /// reference.
@@ -63,6 +65,9 @@ pub(crate) fn grpo(
     let (problems, records) = ctx.encode("", &settings.data, context, encode)?;
     let split = |ProblemExample { prompt, answer }| (prompt, answer);
     let (prompts, answers) = problems.into_iter().map(split).unzip();
+    if let Some(reward) = ctx.reward {
+        reward.begin(&ctx.name, &start)?;
+    }
     let stage_settings = StageSettings {
         rollout: &settings.rollout,
         optimizer: &settings.optimizer,
@@ -82,13 +87,16 @@ pub(crate) fn grpo(
         kl: (settings.kl_coefficient > 0.0).then_some(kl),
         entropy_bonus: settings.entropy_coefficient,
     };
-    stage.train(ctx, "grpo", &mut Grpo { settings, answers, options })
+    let reward: Box<dyn StepReward + '_> = match ctx.reward {
+        Some(reward) => Box::new(Given { reward, phase: ctx.name.clone(), answers }),
+        None => Box::new(Verifier::new(settings, answers)),
+    };
+    stage.train(ctx, "grpo", &mut Grpo { settings, reward, options })
 }
 
 struct Grpo<'a> {
     settings: &'a ReasonSettings,
-    /// The right answer to each prompt.
-    answers: Vec<String>,
+    reward: Box<dyn StepReward + 'a>,
     options: Options,
 }
 
@@ -100,12 +108,11 @@ impl Algorithm for Grpo<'_> {
         sampled: &mut Sampled,
     ) -> Result<(), PhaseError> {
         let (settings, group) = (self.settings, self.settings.rollout.group_size);
-        let verdicts = verdicts(stage, &self.answers, sampled);
-        let Sampled { step, total, rollouts, .. } = sampled;
-        for (rollout, verdict) in rollouts.iter_mut().zip(&verdicts) {
-            rollout.reward = reward(*verdict, settings);
-            let parts = [("accuracy", verdict.correct), ("format", verdict.format)];
-            rollout.reward_parts = parts.map(|(name, is)| (name, f64::from(u8::from(is)))).to_vec();
+        let scores = self.reward.score(stage, sampled);
+        let Sampled { step, rollouts, .. } = sampled;
+        for (rollout, score) in rollouts.iter_mut().zip(scores) {
+            rollout.reward = score.reward;
+            rollout.reward_parts = score.parts;
         }
 
         let rewards: Vec<f32> = rollouts.iter().map(|rollout| rollout.reward).collect();
@@ -122,16 +129,11 @@ impl Algorithm for Grpo<'_> {
             stage.score_by_reference(ctx, trained)?;
         }
 
-        let first_steps = ctx.first_steps();
-        let note = first_steps.examine(*step, *total, &verdicts, rollouts, zero_spread, settings);
-        if let Some(note) = note {
-            ctx.note(note);
+        if let Some(remark) = self.reward.remark(ctx, sampled, zero_spread) {
+            ctx.note(remark);
         }
-        sampled.metrics = vec![
-            ("reward/accuracy", share(&verdicts, |verdict| verdict.correct)),
-            ("reward/format", share(&verdicts, |verdict| verdict.format)),
-            ("zero_spread", share(zero_spread, |is_zero| *is_zero)),
-        ];
+        sampled.metrics = reward_parts(&sampled.rollouts);
+        sampled.metrics.push(("zero_spread".into(), share(zero_spread, |is_zero| *is_zero)));
         Ok(())
     }
 
@@ -143,4 +145,17 @@ impl Algorithm for Grpo<'_> {
     ) -> LossAndGrad<PolicyStats> {
         policy::loss(scores, old, reference, advantages, &self.options, size)
     }
+}
+
+/// The means of the rewards' parts, as metrics. A part is a mean over the answers that have it.
+fn reward_parts(rollouts: &[Rollout]) -> Vec<(String, f64)> {
+    let mut sums: Vec<(&'static str, f64, usize)> = Vec::new();
+    for &(name, value) in rollouts.iter().flat_map(|rollout| &rollout.reward_parts) {
+        match sums.iter_mut().find(|(known, ..)| *known == name) {
+            Some((_, sum, count)) => (*sum, *count) = (*sum + value, *count + 1),
+            None => sums.push((name, value, 1)),
+        }
+    }
+    let mean = |(name, sum, count)| (format!("reward/{name}"), sum / count as f64);
+    sums.into_iter().map(mean).collect()
 }

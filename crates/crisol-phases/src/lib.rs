@@ -18,10 +18,11 @@
 //! | what runs, in which order? | `run.rs` |
 //! | what does a phase log and when does it stop? | `context.rs` |
 //! | where is the resume state? | `state.rs` |
-//! | which answers of GRPO are rewarded? | `verdicts.rs` |
+//! | which answers of GRPO are rewarded? | `answer_reward.rs`, `verdicts.rs` |
 //! | what would a run take? | `forecast.rs` |
 //! | what can the model do? | `behaviours.rs`, `evaluation.rs` |
 
+mod answer_reward;
 pub mod batch;
 mod batches;
 mod behaviours;
@@ -68,6 +69,7 @@ mod verdicts;
 
 use std::path::{Path, PathBuf};
 
+pub use answer_reward::{AnswerReward, SampledAnswer, Score};
 pub use behaviours::answers;
 pub use cost_shape::cost_shape;
 pub use data::DataSource;

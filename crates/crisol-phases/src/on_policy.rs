@@ -92,7 +92,7 @@ pub(crate) struct Sampled {
     /// Their answers; those to a prompt are adjacent.
     pub(crate) rollouts: Vec<Rollout>,
     /// The algorithm's own metrics.
-    pub(crate) metrics: Vec<(&'static str, f64)>,
+    pub(crate) metrics: Vec<(String, f64)>,
 }
 
 /// Sums over updates.
@@ -139,16 +139,16 @@ impl StepState {
     /// The state before the first update.
     fn new(sampled: Sampled) -> StepState {
         let Sampled { mut rollouts, metrics: own, .. } = sampled;
-        let mut metrics = vec![
+        let common = [
             (REWARD, mean(&rollouts, |rollout| f64::from(rollout.reward))),
             ("response_length", mean(&rollouts, |rollout| rollout.completion.len() as f64)),
             ("ended", mean(&rollouts, |rollout| f64::from(u8::from(rollout.ended)))),
         ];
+        let mut metrics = common.map(|(name, value)| (name.to_owned(), value)).to_vec();
         metrics.extend(own);
         let sampled = rollouts.len();
         let sampled_tokens = rollouts.iter().map(|rollout| rollout.example.ids.len()).sum();
         rollouts.retain(|rollout| !rollout.skipped);
-        let metrics = metrics.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         StepState { rollouts, sampled, sampled_tokens, metrics, ..StepState::default() }
     }
 }

@@ -19,6 +19,7 @@ use crisol_model::Checkpoint;
 use crisol_report::{Language, Report};
 use crisol_train::derived_seed;
 
+use crate::answer_reward::AnswerReward;
 use crate::context::{PhaseContext, PhaseRecord};
 use crate::data::DataSource;
 use crate::fingerprint::{Fingerprint, Hashes};
@@ -49,6 +50,8 @@ pub struct RunOptions<'a> {
     pub created: String,
     /// Language of `report.html`.
     pub language: Language,
+    /// The reward of `reason` phases in place of the verifier's.
+    pub reward: Option<&'a dyn AnswerReward>,
 }
 
 /// Runs a recipe (`None`: that of the folder, or the embedded one). Returns its report, and writes
@@ -113,6 +116,7 @@ fn run_phase(
         fingerprint,
         observer,
     )?;
+    ctx.reward = options.reward;
     let mut start = starting_folder(recipe, phase, out)
         .map(|folder| load_start(&folder, &recipe.run, device))
         .transpose()?;

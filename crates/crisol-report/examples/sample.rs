@@ -55,6 +55,7 @@ pub(crate) fn sample() -> Report {
         masks: masks(),
         total_seconds: 668.0,
         peak_memory_bytes: 1_210_000_000,
+        reflect: None,
     }
 }
 

@@ -45,6 +45,8 @@ pub(crate) enum XAxis {
     Steps,
     /// Logarithms (to the base of ten) of operations.
     LogFlops,
+    /// Alarm words of an item.
+    AlarmWords,
 }
 
 impl XAxis {
@@ -53,6 +55,7 @@ impl XAxis {
         match self {
             XAxis::Steps => (language.texts().training.step)([&language.plain(x)]),
             XAxis::LogFlops => language.prefixed(10f64.powf(x), "FLOP"),
+            XAxis::AlarmWords => (language.texts().reflect.words)(x as usize),
         }
     }
 }
@@ -113,7 +116,7 @@ pub(crate) fn chart(
         WIDTH - RIGHT
     );
     let min_step = match across {
-        XAxis::Steps => 1.0,
+        XAxis::Steps | XAxis::AlarmWords => 1.0,
         XAxis::LogFlops => 0.0,
     };
     for tick in x.ticks(4, min_step) {

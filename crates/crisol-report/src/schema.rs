@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::ReflectReport;
+
 /// Everything known about one run: what was asked, what each phase did, and what it cost.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -44,6 +46,9 @@ pub struct Report {
     pub total_seconds: f64,
     /// Largest resident memory of the process in bytes; 0 where unknown.
     pub peak_memory_bytes: u64,
+    /// What `crisol reflect` measured; absent in other runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reflect: Option<ReflectReport>,
 }
 
 /// Shape of the trained model.

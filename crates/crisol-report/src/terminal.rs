@@ -4,6 +4,7 @@
 //! Text from models and users is stripped of control characters first: it cannot move the cursor or
 //! change colours. Widths are those of the Unicode standard (wide characters take two columns).
 
+mod reflect;
 mod summary;
 
 use std::fmt::Write as _;
@@ -18,6 +19,7 @@ use crate::measures::{Better, MEASURES, Measure, Unit, label, value_text};
 use crate::sentences::sentence;
 use crate::{Language, PhaseReport, PromptReport, Report};
 
+pub use reflect::reflect_summary;
 pub use summary::{Next, largest_changes, summary};
 
 /// How text for a terminal is laid out.

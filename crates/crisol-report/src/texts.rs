@@ -7,9 +7,11 @@
 use std::fmt::Display;
 
 mod english;
+mod reflect;
 mod spanish;
 
 pub(crate) use english::ENGLISH;
+pub(crate) use reflect::Reflect;
 pub(crate) use spanish::SPANISH;
 
 /// A text with places to fill.
@@ -32,6 +34,7 @@ pub(crate) struct Texts {
     pub(crate) terminal: Terminal,
     pub(crate) ladder: Ladder,
     pub(crate) notebook: Notebook,
+    pub(crate) reflect: Reflect,
 }
 
 /// What is around the sections of every page.

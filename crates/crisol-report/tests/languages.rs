@@ -4,9 +4,10 @@
 use std::collections::BTreeSet;
 
 use crisol_report::{
-    Curve, Demonstration, LadderReport, Language, Layout, MeasuredRung, NotebookModel,
-    NotebookReport, PredictedLoss, PromptReport, Report, StoredAnswer, html, ladder_html,
-    notebook_html, summary, terminal,
+    AlarmClicks, Audience, ClickPredictor, Curve, Demonstration, FeedFigures, LadderReport,
+    Language, Layout, MeasuredRung, NotebookModel, NotebookReport, PredictedLoss, PromptReport,
+    ReflectModel, ReflectPrompt, ReflectReport, Report, StoredAnswer, html, ladder_html,
+    notebook_html, reflect_html, reflect_summary, summary, terminal,
 };
 use serde_json::Value;
 
@@ -66,6 +67,9 @@ const SHARED: &[&str] = &[
     "Llama",
     "alignment",
     "compute",
+    "Reward",
+    "hacking",
+    "html",
     "kB",
 ];
 
@@ -373,4 +377,46 @@ fn mixtures_are_found() {
     assert_eq!(found("5 tokens", "5 tokens"), 0, "a term of the field");
     let data = ["of a user".to_owned()];
     assert_eq!(mixed([&lines("of a user"), &lines("of a user")], &data).len(), 0);
+}
+
+#[test]
+fn nor_do_the_objectives_of_a_feed() {
+    let feeds = ["curious", "anxious"].map(|habit| (habit.to_owned(), FeedFigures::default()));
+    let names = ["base", "engagement", "preference", "mix", "kl", "truth", "cap"];
+    let model = |name: &str| ReflectModel {
+        name: name.into(),
+        picks: Audience::default(),
+        writes: Audience::default(),
+        feeds: feeds.clone().into(),
+    };
+    let at = |words| AlarmClicks { words, predicted: 0.5, true_clicks: 0.25, in_log: 1 };
+    let mut report = report();
+    report.phases[0].name = "engagement".into();
+    report.phases[0].curves = ["reward/written_predicted", "reward/written_clicks"]
+        .into_iter()
+        .zip([0.5, 0.25])
+        .map(|(name, to)| curve(name, to))
+        .collect();
+    for clicks in [0.25, 0.5] {
+        report.phases[0].curves[1].points[1].1 = clicks;
+        let reflect = ReflectReport {
+            readers: 32,
+            feed_items: 20,
+            predictor: ClickPredictor { alarm: vec![at(0), at(1), at(2)], ..Default::default() },
+            models: names.map(model).to_vec(),
+            prompts: vec![ReflectPrompt {
+                prompt: "Choose".into(),
+                outputs: names.map(|name| (name.to_owned(), "Danger!".to_owned())).into(),
+            }],
+        };
+        report.reflect = Some(reflect.clone());
+        let data = data_of(&report);
+        check_page(|language| reflect_html(&report, language), &data);
+        let text =
+            |language| reflect_summary(&reflect, Layout { width: 400, colour: false, language });
+        let lines = Language::ALL
+            .map(|language| text(language).lines().map(str::to_owned).collect::<Vec<_>>());
+        let found = mixed([&lines[0], &lines[1]], &data);
+        assert!(found.is_empty(), "{}", found.join("\n"));
+    }
 }

@@ -80,6 +80,7 @@ fn report_with(text: &str) -> Report {
         }],
         total_seconds: 8.0,
         peak_memory_bytes: 123_000_000,
+        reflect: None,
     }
 }
 

@@ -11,6 +11,7 @@
 
 mod arithmetic;
 mod chat;
+mod claims;
 mod demos;
 mod dialogues;
 mod facts;
@@ -27,6 +28,7 @@ mod wording;
 mod words;
 
 pub use chat::{COLD_START_SHORTCUT_RATE, SFT_REFUSAL_RATE};
+pub use claims::{Claim, TOPICS, claims, fixed_hash, names};
 pub use requests::REFUSAL_OPENING;
 
 use arithmetic::Problem;

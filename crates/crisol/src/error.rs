@@ -57,6 +57,8 @@ pub(crate) enum CliError {
     )]
     NoHub(String),
     #[error(transparent)]
+    Reflect(#[from] crisol_reflect::AnswerError),
+    #[error(transparent)]
     Report(#[from] ReportError),
     /// A folder or file named on the command line is not what it must be.
     #[error("{}: {problem}", path.display())]

@@ -9,6 +9,7 @@ mod answers;
 mod ladder;
 mod notebook;
 mod path;
+mod reflect;
 mod tables;
 mod top;
 mod training;
@@ -24,6 +25,8 @@ use crate::{Language, PhaseReport, Report};
 pub(crate) use answers::{form, kind, shown_first};
 pub use ladder::ladder_html;
 pub use notebook::notebook_html;
+pub(crate) use reflect::aim;
+pub use reflect::reflect_html;
 
 /// Renders the whole report as one self-contained HTML page.
 pub fn html(report: &Report, language: Language) -> String {

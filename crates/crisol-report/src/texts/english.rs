@@ -312,4 +312,5 @@ error. One in the first words is a reason to look closer.</li>\n",
         same_for_programs: "The same for programs: <code>report.json</code>.",
         sources: "Prompts and stored answers",
     },
+    reflect: super::reflect::ENGLISH,
 };

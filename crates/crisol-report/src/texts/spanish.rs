@@ -336,6 +336,7 @@ texto no es un error. Si está en las primeras palabras, conviene mirarla.</li>\
         same_for_programs: "Lo mismo, para programas: <code>report.json</code>.",
         sources: "Prompts y respuestas guardadas",
     },
+    reflect: super::reflect::SPANISH,
 };
 
 /// A text that begins a sentence.

@@ -17,6 +17,7 @@ mod merge;
 mod notebook;
 mod phase;
 mod pull;
+mod reflect;
 mod report;
 mod run;
 mod score;
@@ -122,6 +123,8 @@ enum Command {
     Compare(compare::CompareArgs),
     /// Replay the workshop's notebook on three models
     Notebook(notebook::NotebookArgs),
+    /// Align one model to clicks and to what readers value, and compare
+    Reflect(reflect::ReflectArgs),
     /// Measure a model on data: loss, pairs ranked right, problems solved
     Eval(eval::EvalArgs),
     /// Print the log-probability of each token of a text
@@ -173,6 +176,7 @@ impl Cli {
             Command::Chat(args) => args.run(),
             Command::Compare(args) => args.run(),
             Command::Notebook(args) => args.run(),
+            Command::Reflect(args) => args.run(),
             Command::Eval(args) => args.run(),
             Command::Score(args) => args.run(),
             Command::Pull(args) => args.run(),

@@ -6,6 +6,7 @@ use clap::Args;
 use crisol_phases::{Owner, PhaseError, Recipe};
 use crisol_report::Report;
 
+use super::reflect::save_page;
 use super::run::show;
 use crate::clock;
 use crate::console::{self, print};
@@ -54,13 +55,17 @@ impl ReportArgs {
             report.created = before.created;
             report.threads = before.threads;
             report.machine = before.machine;
+            report.reflect = before.reflect;
         } else {
             report.created = clock::now();
             report.machine = crisol_phases::machine();
         }
         // The run itself writes it after each phase.
         match Owner::take(&folder, &clock::now()) {
-            Ok(_owner) => crisol_phases::save_report(&report, &folder, language())?,
+            Ok(_owner) => {
+                crisol_phases::save_report(&report, &folder, language())?;
+                save_page(&report, &folder)?;
+            }
             Err(PhaseError::InUse { .. }) => {}
             Err(error) => return Err(error.into()),
         }

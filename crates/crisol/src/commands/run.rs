@@ -5,7 +5,10 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use crisol_phases::{PhaseError, PhaseForecast, PhaseSettings, Recipe, RunOptions, RunSettings};
+use crisol_engine::Device;
+use crisol_phases::{
+    AnswerReward, PhaseError, PhaseForecast, PhaseSettings, Recipe, RunOptions, RunSettings,
+};
 use crisol_report::{Next, PhaseReport, Report};
 use crisol_train::TrainError;
 
@@ -84,6 +87,16 @@ pub(crate) struct RunFlags {
 }
 
 impl RunFlags {
+    /// The seed of the command line.
+    pub(super) fn seed(&self) -> Option<u64> {
+        self.seed
+    }
+
+    /// The device of a run.
+    pub(super) fn device(&self) -> Result<Device, CliError> {
+        self.threads.device()
+    }
+
     /// Lays what the command line says over a recipe.
     fn apply(&self, recipe: &mut Recipe) {
         recipe.run.seed = self.seed.unwrap_or(recipe.run.seed);
@@ -207,6 +220,14 @@ pub(super) fn absolute(path: &Path) -> Result<String, CliError> {
     Ok(text.to_owned())
 }
 
+/// Who runs a recipe.
+pub(super) struct Caller<'a> {
+    /// The command that resumes the run, without the options of its folder and threads.
+    pub(super) resume: String,
+    /// The reward of GRPO in place of the verifier's.
+    pub(super) reward: Option<&'a dyn AnswerReward>,
+}
+
 /// Runs a recipe into a folder, with progress on standard error.
 pub(super) fn execute(
     recipe: Option<Recipe>,
@@ -214,18 +235,32 @@ pub(super) fn execute(
     flags: &RunFlags,
     network: Network,
 ) -> Result<Report, CliError> {
+    let caller = Caller { resume: "crisol run --resume".into(), reward: None };
+    let device = flags.device()?;
+    execute_for(&caller, recipe, out, flags, network, &device)
+}
+
+/// As [`execute`], for a caller that brings its reward along.
+pub(super) fn execute_for(
+    caller: &Caller<'_>,
+    recipe: Option<Recipe>,
+    out: &Path,
+    flags: &RunFlags,
+    network: Network,
+    device: &Device,
+) -> Result<Report, CliError> {
     let mut recipe = recipe.map(|mut recipe| {
         flags.apply(&mut recipe);
         recipe
     });
     recipe.as_mut().map(|recipe| find_all(recipe, network)).transpose()?;
     let settled = recipe.as_mut().map(Recipe::resolve).transpose()?.unwrap_or_default();
-    let device = flags.threads.device()?;
     let machine = Calibration::load(device.threads()).map(|calibration| calibration.rates());
-    let (folder, threads) = (out.to_owned(), flags.threads);
+    let (folder, go_on) = (out.to_owned(), how_to_go_on(&caller.resume, out, flags.threads));
+    let how = go_on.clone();
     ctrl_c::save_and_stop(device.interrupt(), move || {
         if crisol_phases::holds_work(&folder).unwrap_or(false) {
-            format!("everything is saved. Go on with: {}", how_to_go_on(&folder, threads))
+            format!("everything is saved. Go on with: {how}")
         } else {
             "nothing was saved yet, and nothing is lost".to_owned()
         }
@@ -233,10 +268,11 @@ pub(super) fn execute(
     let options = RunOptions {
         out,
         resume: flags.resume,
-        device: &device,
+        device,
         machine: machine.as_ref(),
         created: clock::now(),
         language: language(),
+        reward: caller.reward,
     };
     let threads = if device.threads() == 1 {
         "1 thread".into()
@@ -267,7 +303,7 @@ pub(super) fn execute(
     let result = crisol_phases::run(recipe, &options, &mut progress);
     progress.clear();
     result.map_err(|source| CliError::Run {
-        remedy: remedy(&source, out, flags.threads),
+        remedy: remedy(&source, out, &go_on),
         source: Box::new(source),
     })
 }
@@ -299,8 +335,7 @@ fn forecast_line(phases: &[PhaseForecast]) -> String {
 }
 
 /// How to go on with a run that stopped, as far as the error does not say so itself.
-fn remedy(error: &PhaseError, out: &Path, threads: Threads) -> String {
-    let command = how_to_go_on(out, threads);
+fn remedy(error: &PhaseError, out: &Path, command: &str) -> String {
     match error {
         PhaseError::Recipe(_)
         | PhaseError::RunExists { .. }
@@ -326,8 +361,8 @@ fn remedy(error: &PhaseError, out: &Path, threads: Threads) -> String {
 }
 
 /// The command that resumes a run.
-fn how_to_go_on(out: &Path, threads: Threads) -> String {
-    let mut command = format!("crisol run --resume --out {}", shell_word(&out.to_string_lossy()));
+fn how_to_go_on(resume: &str, out: &Path, threads: Threads) -> String {
+    let mut command = format!("{resume} --out {}", shell_word(&out.to_string_lossy()));
     if let Some(threads) = threads.threads {
         let _ = write!(command, " --threads {threads}");
     }

@@ -45,6 +45,7 @@ fn check(recipe: Recipe, out: &Path) {
         machine: None,
         created: String::new(),
         language: Language::English,
+        reward: None,
     };
     let report = crisol_phases::run(Some(recipe), &options, &mut said).expect("the run is right");
     assert_eq!(forecast.len(), report.phases.len());

@@ -28,6 +28,7 @@ mod models;
 mod notebook;
 mod ownership;
 mod packaging;
+mod reflect;
 mod report;
 mod resume;
 mod rewards;

@@ -92,6 +92,7 @@ fn begin(recipe: Recipe, out: &Path) {
         machine: None,
         created: String::new(),
         language: Language::English,
+        reward: None,
     };
     let _ = crisol_phases::run(Some(recipe), &options, &mut Brief { interrupt, steps: 0 });
     let _ = std::fs::remove_dir_all(out);
