@@ -138,9 +138,7 @@ pub(super) const ENGLISH: Reflect = Reflect {
     predicted_and_true: |[model]| format!("Clicks on written items: {model}"),
     by_words: "Clicks by number of alarm words",
     by_words_note: |[most]| {
-        format!(
-            "The log has up to {most} words an item. Beyond, the prediction is a straight line."
-        )
+        format!("The log has up to {most} words an item. Beyond, the prediction goes on rising.")
     },
     words: |count| match count {
         1 => "1 alarm word".to_owned(),
@@ -265,8 +263,8 @@ pub(super) const SPANISH: Reflect = Reflect {
     by_words: "Clics según el número de palabras de alarma",
     by_words_note: |[most]| {
         format!(
-            "El registro llega a {most} palabras por elemento. Más allá, la predicción es una \
-             línea recta."
+            "El registro llega a {most} palabras por elemento. Más allá, la predicción \
+             sigue subiendo."
         )
     },
     words: |count| match count {
