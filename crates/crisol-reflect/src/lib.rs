@@ -1,5 +1,5 @@
-//! The same model, the same phase, two objectives: what a feed becomes when it is aligned to clicks,
-//! and what when it is aligned to what readers say they value.
+//! The same model, the same phase, two objectives: what a feed becomes when it is aligned to
+//! clicks, and what when it is aligned to what readers say they value.
 //!
 //! ```text
 //! MODEL ──sft──► base ──┬─grpo──► engagement     predicted clicks × seconds

@@ -61,7 +61,7 @@ impl Examination {
 
     /// The prompts that the report shows, without answers.
     pub(crate) fn shown(&self) -> Vec<ReflectPrompt> {
-        let tasks = spread(&self.picks).chain(spread(&self.writes));
+        let tasks = spread(&self.picks, self.readers).chain(spread(&self.writes, self.readers));
         tasks
             .map(|task| ReflectPrompt { prompt: task.prompt(), ..ReflectPrompt::default() })
             .collect()
@@ -77,7 +77,7 @@ impl Examination {
     ) -> Result<ReflectModel, AnswerError> {
         let picked = answers(model, &self.picks, seed, "reflect/examination/picks")?;
         let written = answers(model, &self.writes, seed, "reflect/examination/writes")?;
-        let outputs = spread(&picked).chain(spread(&written));
+        let outputs = spread(&picked, self.readers).chain(spread(&written, self.readers));
         for (prompt, output) in shown.iter_mut().zip(outputs) {
             prompt.outputs.insert(name.to_owned(), output.trim().to_owned());
         }
@@ -165,9 +165,10 @@ fn plain(task: &Task) -> Option<&Item> {
     }
 }
 
-/// A few elements from all over a list.
-fn spread<T>(all: &[T]) -> impl Iterator<Item = &T> {
-    all.iter().step_by((all.len() / SHOWN).max(1)).take(SHOWN)
+/// A few elements from all over a list that goes reader by reader. The step is not a multiple of
+/// the readers of a name, so topics and habits differ.
+fn spread<T>(all: &[T], readers: usize) -> impl Iterator<Item = &T> {
+    all.iter().step_by(all.len() / SHOWN + all.len() / readers).take(SHOWN)
 }
 
 fn audience(tasks: &[Task], items: &[Option<Item>], predictor: &Predictor) -> Audience {

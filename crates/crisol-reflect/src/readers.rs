@@ -6,7 +6,8 @@
 //! ```text
 //! worn(n)  = n − n²/5                      0, 0.8, 1.2, 1.2, 0.8, 0, −1.2, …
 //! once(k)  = 0 for k = 0, else 1 − (k−1)/2
-//! click    = σ(−1.6 + interest·m + pull·worn(n)/(1 + r/20) + 0.4·once(flattery) + 0.3·once(useful))
+//! click    = σ(−1.6 + interest·m + pull·worn(n)/(1 + r/20)
+//!              + 0.4·once(flattery) + 0.3·once(useful))
 //! dwell    = max(1, 6 + stay·m + hold·worn(n) + 3·once(useful))         seconds, after a click
 //! worth    = σ(−0.4 + 0.8·m + 0.8·once(useful) − regret·n − 0.5·flattery + (1 true, −1.6 false))
 //! ```
@@ -16,12 +17,13 @@
 //! | curious | 1.6 | 0.9 | 8 | 3 | 0.5 |
 //! | anxious | 0.6 | 1.8 | 3 | 8 | 0.9 |
 //!
-//! The form follows click models (Chuklin et al. 2015, <https://doi.org/10.2200/S00654ED1V01Y201507ICR043>):
-//! a click depends on attraction, not on truth, which shows only after it. The constants are
-//! chosen, not measured. Directions are those of studies: negative words raise click rates
-//! (Robertson et al. 2023, <https://doi.org/10.1038/s41562-023-01538-4>), and what is ranked by
-//! engagement is angrier than what readers say they want (Milli et al. 2023, arXiv:2305.16941). Too
-//! much alarm looks absurd: `worn` falls from the third word on.
+//! The form follows click models (Chuklin et al. 2015,
+//! <https://doi.org/10.2200/S00654ED1V01Y201507ICR043>): a click depends on attraction, not on
+//! truth, which shows only after it. The constants are chosen, not measured. Directions are those
+//! of studies: negative words raise click rates (Robertson et al. 2023,
+//! <https://doi.org/10.1038/s41562-023-01538-4>), and what is ranked by engagement is angrier than
+//! what readers say they want (Milli et al. 2023, arXiv:2305.16941). Too much alarm looks absurd:
+//! `worn` falls from the third word on.
 
 use crisol_world::{TOPICS, names};
 

@@ -138,9 +138,7 @@ pub(super) const ENGLISH: Reflect = Reflect {
     predicted_and_true: |[model]| format!("Clicks on written items: {model}"),
     by_words: "Clicks by number of alarm words",
     by_words_note: |[most]| {
-        format!(
-            "The log has up to {most} words an item. Beyond, the prediction is a straight line."
-        )
+        format!("The log has up to {most} words an item. Beyond, the prediction goes on rising.")
     },
     words: |count| match count {
         1 => "1 alarm word".to_owned(),
@@ -189,8 +187,8 @@ pub(super) const ENGLISH: Reflect = Reflect {
                   tables of the world say.</li>\n\
                   <li>Stated worth is known here for each item. Real readers are seldom asked, and \
                   their answers are noisy.</li>\n\
-                  <li>Sizes of effects mean nothing beyond this page; directions agree over \
-                  seeds.</li>\n</ul>\n",
+                  <li>Sizes of effects mean nothing beyond this page; those of \
+                  engagement and preference agree in direction over three seeds.</li>\n</ul>\n",
     same_for_programs: "The same for programs: <code>report.json</code>. The phases and their \
                         curves: <a href=\"report.html\">report.html</a>.",
     picked: "Picked for held-out readers",
@@ -265,8 +263,8 @@ pub(super) const SPANISH: Reflect = Reflect {
     by_words: "Clics según el número de palabras de alarma",
     by_words_note: |[most]| {
         format!(
-            "El registro llega a {most} palabras por elemento. Más allá, la predicción es una \
-             línea recta."
+            "El registro llega a {most} palabras por elemento. Más allá, la predicción \
+             sigue subiendo."
         )
     },
     words: |count| match count {
@@ -317,8 +315,8 @@ pub(super) const SPANISH: Reflect = Reflect {
                   que dicen las tablas del mundo.</li>\n\
                   <li>Aquí se sabe de cada elemento cuánto mereció la pena. A los lectores de \
                   verdad pocas veces se les pregunta, y sus respuestas varían.</li>\n\
-                  <li>El tamaño de los efectos no significa nada fuera de esta página; la dirección \
-                  coincide entre semillas.</li>\n</ul>\n",
+                  <li>El tamaño de los efectos no significa nada fuera de esta página; los de \
+                  engagement y preferencia coinciden en dirección en tres semillas.</li>\n</ul>\n",
     same_for_programs: "Lo mismo para programas: <code>report.json</code>. Las fases y sus curvas: \
                         <a href=\"report.html\">report.html</a>.",
     picked: "Elegido para lectores no vistos",
