@@ -38,6 +38,9 @@ pub struct SampledAnswer<'a> {
 /// A reward in place of the verifier's, for every `reason` phase of a run
 /// ([`RunOptions::reward`](crate::RunOptions::reward)).
 pub trait AnswerReward: Debug + Sync {
+    /// Its name: a phase is resumed with the reward that it began with.
+    fn name(&self) -> &'static str;
+
     /// A phase begins or is resumed, with this starting model.
     fn begin(&self, phase: &str, start: &Checkpoint) -> Result<(), PhaseError>;
 

@@ -265,9 +265,15 @@ mod tests {
     fn load(folder: &Path, text: &TextSetup, context: usize, memory_limit: usize) -> Loaded {
         let recipe = Recipe::parse("test.toml", RECIPE).unwrap();
         let data = DataSource::open(folder.to_str().unwrap());
-        let fingerprint =
-            Fingerprint::compute(&recipe, &recipe.phases[0], folder, &data, &mut Hashes::default())
-                .unwrap();
+        let fingerprint = Fingerprint::compute(
+            &recipe,
+            &recipe.phases[0],
+            folder,
+            &data,
+            None,
+            &mut Hashes::default(),
+        )
+        .unwrap();
         let (device, mut notes) = (Device::cpu(Some(1)), Notes::default());
         let progress = folder.join("progress");
         let mut ctx = PhaseContext::open(

@@ -55,12 +55,13 @@ pub(crate) enum PhaseStatus {
 const EVALUATION: &str = "evaluation";
 
 impl Fingerprint {
-    /// The current fingerprint of a phase.
+    /// The current fingerprint of a phase. `reward` is the caller's, by name.
     pub(crate) fn compute(
         recipe: &Recipe,
         phase: &Phase,
         out: &Path,
         data: &DataSource,
+        reward: Option<&str>,
         hashes: &mut Hashes,
     ) -> Result<Fingerprint, PhaseError> {
         let run = &recipe.run;
@@ -107,6 +108,9 @@ impl Fingerprint {
         }
         // Unlike other strings, it has no quotes: saved states have it so.
         this.settings.insert("kind".into(), phase.settings.kind().into());
+        if let (Some(reward), PhaseSettings::Reason(_)) = (reward, &phase.settings) {
+            this.settings.insert("reward".into(), reward.into());
+        }
         match base {
             Some(folder) if phase.from.is_empty() => {
                 this.add_model("base model", &folder, hashes)?;
@@ -330,8 +334,15 @@ mod tests {
     fn fingerprint(folder: &Path, recipe: &str) -> Fingerprint {
         let recipe = Recipe::parse("test.toml", recipe).unwrap();
         let data = DataSource::open(folder.to_str().unwrap());
-        Fingerprint::compute(&recipe, &recipe.phases[0], folder, &data, &mut Hashes::default())
-            .unwrap()
+        Fingerprint::compute(
+            &recipe,
+            &recipe.phases[0],
+            folder,
+            &data,
+            None,
+            &mut Hashes::default(),
+        )
+        .unwrap()
     }
 
     const RECIPE: &str = "data = \".\"\nbase = \"BASE\"\nevaluate = \"none\"\n[[phases]]\nkind = \"sft\"\ndata = [\"a\", \"b\"]\n";

@@ -23,7 +23,9 @@ pub(crate) fn answer_before(
     start: Option<&Checkpoint>,
 ) -> Result<(), PhaseError> {
     let (data, evaluate) = (ctx.data, ctx.run.evaluate);
-    if phase.settings.heldout().is_empty() && files(data, evaluate).is_empty() {
+    // Who brings a reward along measures what came of it.
+    let measures = ctx.reward.is_none();
+    if measures && phase.settings.heldout().is_empty() && files(data, evaluate).is_empty() {
         ctx.note(
             "No held-out data: what the phase did to data that it was not trained on \
              is not measured; give some with `heldout` (--heldout FILE).",

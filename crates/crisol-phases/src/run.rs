@@ -72,19 +72,21 @@ pub fn run(
         crisol_hub::recover_folder(&options.out.join(recipe.folder(&phase.name)))?;
     }
     let mut hashes = Hashes::default();
+    let reward = options.reward.map(AnswerReward::name);
     for phase in &recipe.phases {
-        check_unchanged(&recipe, phase, options.out, &data, &mut hashes)?;
+        check_unchanged(&recipe, phase, options.out, &data, reward, &mut hashes)?;
     }
     for (i, phase) in recipe.phases.iter().enumerate() {
         let folder = options.out.join(recipe.folder(&phase.name));
         if folder.join(PHASE_FILE).exists() {
             // Its starting model may have been trained again in this run.
-            check_unchanged(&recipe, phase, options.out, &data, &mut hashes)?;
+            check_unchanged(&recipe, phase, options.out, &data, reward, &mut hashes)?;
             clear_progress(&recipe, phase, options.out);
             continue;
         }
         observer.phase_started(&phase.name, i + 1, recipe.phases.len());
-        let fingerprint = Fingerprint::compute(&recipe, phase, options.out, &data, &mut hashes)?;
+        let fingerprint =
+            Fingerprint::compute(&recipe, phase, options.out, &data, reward, &mut hashes)?;
         run_phase(&recipe, phase, &data, fingerprint, options, observer)?;
         write_report(&recipe, options)?;
     }

@@ -79,6 +79,7 @@ pub(crate) fn check_unchanged(
     phase: &Phase,
     out: &Path,
     data: &DataSource,
+    reward: Option<&str>,
     hashes: &mut Hashes,
 ) -> Result<(), PhaseError> {
     let folder = recipe.folder(&phase.name);
@@ -93,8 +94,8 @@ pub(crate) fn check_unchanged(
     let gone = !phase.from.is_empty()
         && starting_folder(recipe, phase, out).is_some_and(|from| !from.exists());
     let stage = if gone { PhaseStatus::Finished } else { stage };
-    Fingerprint::compute(recipe, phase, out, data, hashes)?.check(&recorded, &phase.name, stage)?;
-    Ok(())
+    let now = Fingerprint::compute(recipe, phase, out, data, reward, hashes)?;
+    now.check(&recorded, &phase.name, stage).map(drop)
 }
 
 /// Whether a run's folder holds a finished phase or the state of an unfinished one.

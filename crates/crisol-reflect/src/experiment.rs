@@ -11,7 +11,7 @@ use crisol_report::ReflectReport;
 use crisol_train::random_stream;
 use serde_json::json;
 
-use crate::items::{Claims, Split};
+use crate::items::{Claims, SPLITS, Split};
 use crate::measure::Examination;
 use crate::objectives::{BASE, FeedReward, OBJECTIVES, Objective, SESSION};
 use crate::tasks::{AnswerError, MAX_NEW_TOKENS, Task};
@@ -58,7 +58,9 @@ impl Experiment {
         let claims = Claims::of_the_world();
         let rng = &mut random_stream(seed, "reflect/form", 0);
         let mut form = String::new();
-        for task in Task::random(&claims, Split::Train, (scale.examples, FORM_WRITES), rng) {
+        // Of every subject: what is held out is what earns a reward, not how items are written.
+        let tasks = (scale.examples, FORM_WRITES);
+        for task in Task::random(&claims, Split::Train, &SPLITS, tasks, rng) {
             let answer = task.answer(&task.random_item(&claims, rng));
             let messages = json!([
                 { "role": "user", "content": task.prompt() },
@@ -67,7 +69,7 @@ impl Experiment {
             let _ = writeln!(form, "{}", json!({ "messages": messages }));
         }
         let rng = &mut random_stream(seed, "reflect/feed", 0);
-        let tasks = Task::random(&claims, Split::Train, (TASKS, 1), rng);
+        let tasks = Task::random(&claims, Split::Train, &[Split::Train], (TASKS, 1), rng);
         let mut feed = String::new();
         for (i, task) in tasks.iter().enumerate() {
             let prompt = json!([{ "role": "user", "content": task.prompt() }]);

@@ -106,6 +106,9 @@ pub enum Split {
     Test,
 }
 
+/// All splits.
+pub(crate) const SPLITS: [Split; 3] = [Split::Train, Split::Dev, Split::Test];
+
 impl Split {
     /// The split of a subject, by a hash of its name: 60 % train, 20 % dev, 20 % test.
     fn of(subject: &str) -> Split {
@@ -137,11 +140,11 @@ impl Claims {
         Claims { claims, statements }
     }
 
-    /// Subjects of a topic in a split, in alphabetical order.
-    pub(crate) fn subjects(&self, topic: &str, split: Split) -> Vec<&str> {
+    /// Subjects of a topic in some splits, in alphabetical order.
+    pub(crate) fn subjects(&self, topic: &str, splits: &[Split]) -> Vec<&str> {
         let of_topic = self.claims.iter().filter(|claim| claim.topic == topic);
         let subjects: BTreeSet<&str> = of_topic.map(|claim| claim.subject.as_str()).collect();
-        subjects.into_iter().filter(|subject| Split::of(subject) == split).collect()
+        subjects.into_iter().filter(|subject| splits.contains(&Split::of(subject))).collect()
     }
 
     /// A random item about a subject, in a style.
@@ -242,7 +245,7 @@ mod tests {
         let rng = &mut random_stream(1, "items", 0);
         for topic in crisol_world::TOPICS {
             for split in [Split::Train, Split::Dev, Split::Test] {
-                for subject in claims.subjects(topic, split) {
+                for subject in claims.subjects(topic, &[split]) {
                     for style in STYLES {
                         let item = claims.feed_item(subject, style, rng);
                         assert_eq!(item.style(), style);
@@ -276,7 +279,7 @@ mod tests {
         let claims = Claims::of_the_world();
         for topic in crisol_world::TOPICS {
             for split in [Split::Train, Split::Dev, Split::Test] {
-                assert!(claims.subjects(topic, split).len() >= 3, "{topic} {split:?}");
+                assert!(claims.subjects(topic, &[split]).len() >= 3, "{topic} {split:?}");
             }
         }
     }

@@ -44,9 +44,9 @@ impl Examination {
             .enumerate()
             .map(|(i, pair)| pair[(i + i / crisol_world::TOPICS.len()) % pair.len()].clone())
             .collect();
-        let mut tasks = |count, task: fn(&Claims, Reader, Split, &mut _) -> Task| -> Vec<Task> {
+        let mut tasks = |count, task: fn(&Claims, Reader, &[Split], &mut _) -> Task| -> Vec<Task> {
             let of_reader = |reader: &Reader| -> Vec<Task> {
-                (0..count).map(|_| task(claims, reader.clone(), split, rng)).collect()
+                (0..count).map(|_| task(claims, reader.clone(), &[split], rng)).collect()
             };
             readers.iter().flat_map(of_reader).collect()
         };

@@ -95,7 +95,7 @@ pub(crate) fn log(
     for _ in 0..LOG_SESSIONS {
         let reader = &readers[rng.random_range(0..readers.len())];
         for _ in 0..SESSION {
-            tasks.push(Task::pick(claims, reader.clone(), Split::Train, rng));
+            tasks.push(Task::pick(claims, reader.clone(), &[Split::Train], rng));
         }
     }
     let answers = answers(base, &tasks, seed, "reflect/log/answers")?;
@@ -146,6 +146,10 @@ impl FeedReward {
 }
 
 impl AnswerReward for FeedReward {
+    fn name(&self) -> &'static str {
+        "of the feed's objective"
+    }
+
     fn begin(&self, _: &str, start: &Checkpoint) -> Result<(), PhaseError> {
         self.fitted(start).map(|_| ()).map_err(|error| match error {
             AnswerError::Model(error) => error.into(),

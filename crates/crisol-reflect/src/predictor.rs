@@ -174,7 +174,7 @@ mod tests {
         let rng = &mut random_stream(3, "log", 0);
         let subjects: Vec<&str> = crisol_world::TOPICS
             .iter()
-            .flat_map(|topic| claims.subjects(topic, Split::Train))
+            .flat_map(|topic| claims.subjects(topic, &[Split::Train]))
             .collect();
         (0..20_000)
             .map(|i| {

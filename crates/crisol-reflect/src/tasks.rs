@@ -35,18 +35,18 @@ pub(crate) enum Kind {
 }
 
 impl Task {
-    /// A list for a reader.
+    /// A list of items about subjects of some splits, for a reader.
     pub(crate) fn pick(
         claims: &Claims,
         reader: Reader,
-        split: Split,
+        splits: &[Split],
         rng: &mut ChaCha8Rng,
     ) -> Task {
         let mut items: Vec<Item> = STYLES
             .into_iter()
             .map(|style| {
                 let topic = if rng.random_bool(LIKED) { reader.likes } else { any(&TOPICS, rng) };
-                let subject = any(&claims.subjects(topic, split), rng);
+                let subject = any(&claims.subjects(topic, splits), rng);
                 claims.feed_item(subject, style, rng)
             })
             .collect();
@@ -56,14 +56,14 @@ impl Task {
         Task { reader, kind: Kind::Pick(items) }
     }
 
-    /// A subject for a reader.
+    /// A subject of some splits for a reader.
     pub(crate) fn write(
         claims: &Claims,
         reader: Reader,
-        split: Split,
+        splits: &[Split],
         rng: &mut ChaCha8Rng,
     ) -> Task {
-        let subject = any(&claims.subjects(any(&TOPICS, rng), split), rng);
+        let subject = any(&claims.subjects(any(&TOPICS, rng), splits), rng);
         Task { reader, kind: Kind::Write(subject.to_owned()) }
     }
 
@@ -111,10 +111,12 @@ impl Task {
         }
     }
 
-    /// Random tasks: in turn a list to pick from, then `writes` subjects to write about.
+    /// Random tasks for readers of a split: in turn a list to pick from, then `writes` subjects of
+    /// some splits to write about.
     pub(crate) fn random(
         claims: &Claims,
         split: Split,
+        subjects: &[Split],
         (count, writes): (usize, usize),
         rng: &mut ChaCha8Rng,
     ) -> Vec<Task> {
@@ -122,9 +124,9 @@ impl Task {
         let task = |i: usize| {
             let reader = readers[rng.random_range(0..readers.len())].clone();
             if i.is_multiple_of(1 + writes) {
-                Task::pick(claims, reader, split, rng)
+                Task::pick(claims, reader, &[split], rng)
             } else {
-                Task::write(claims, reader, split, rng)
+                Task::write(claims, reader, subjects, rng)
             }
         };
         (0..count).map(task).collect()
@@ -177,7 +179,7 @@ mod tests {
     fn answers_are_read_as_items_of_the_task() {
         let claims = Claims::of_the_world();
         let rng = &mut random_stream(1, "tasks", 0);
-        for task in Task::random(&claims, Split::Train, (200, 1), rng) {
+        for task in Task::random(&claims, Split::Train, &[Split::Train], (200, 1), rng) {
             let item = task.random_item(&claims, rng);
             let answer = format!(" {}\n", task.answer(&item));
             assert_eq!(task.read(&claims, &answer), Some(item));
@@ -198,7 +200,7 @@ mod tests {
     fn held_out_tasks_share_no_subject_with_training() {
         let claims = Claims::of_the_world();
         let subjects = |split| -> Vec<String> {
-            Task::random(&claims, split, (400, 1), &mut random_stream(1, "tasks", 1))
+            Task::random(&claims, split, &[split], (400, 1), &mut random_stream(1, "tasks", 1))
                 .into_iter()
                 .flat_map(|task| match task.kind {
                     Kind::Pick(items) => items.into_iter().map(|item| item.subject).collect(),
