@@ -24,9 +24,9 @@ Examples:
   crisol reflect runs/mine/2-sft --out runs/feed --seed 2
   crisol reflect --lang es
 
-Takes some three minutes on two cores. A copy of the model is aligned to predicted clicks and
+Takes some two minutes on two cores. A copy of the model is aligned to predicted clicks and
 seconds, one to what readers say an item was worth, one to both, three to clicks with a guard rail.
-Items and readers of the figures are held out of all training. --out gets reflect.html,
+What the figures are of, readers and subjects, never earned a reward. --out gets reflect.html,
 report.json and a checkpoint per objective; Ctrl-C saves, --resume goes on.
 
 What it means, and its limits: docs/reflect.md. JSON: docs/json.md";
