@@ -58,8 +58,8 @@ pub(crate) fn pack(precision: Precision, mat: Mat<'_>, panels: &mut [f32]) {
     }
 }
 
-/// Lanes of each of [`BLOCK`] columns that are rounded before they are transposed: 16 KiB, which stay
-/// in L1. Columns come from main memory, which is fast where it is read in long runs.
+/// Lanes of each of [`BLOCK`] columns that are rounded before they are transposed: 16 KiB, which
+/// stay in L1. Columns come from main memory, which is fast where it is read in long runs.
 const ROUNDED: usize = 512;
 
 /// [`pack`] in bf16, of a matrix that is not empty.
