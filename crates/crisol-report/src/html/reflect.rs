@@ -135,7 +135,7 @@ fn table(
     let texts = &language.texts().reflect;
     let rows = |figures: fn(&Audience) -> &ItemFigures| {
         let heads = columns.iter().map(|(head, _)| *head);
-        let mut body = head(texts.model, heads);
+        let mut body = head(texts.model, heads, "");
         for (index, model) in reflect.models.iter().enumerate() {
             let _ = write!(body, "<tr><th scope=\"row\">{}</th>", badge(index, model));
             for (_, written) in columns {
@@ -150,11 +150,16 @@ fn table(
         + &fold("", texts.anxious, &rows(|audience| &audience.anxious), false)
 }
 
-/// The beginning of a table, up to its first row.
-fn head<'a>(first: &'a str, others: impl Iterator<Item = &'a str>) -> String {
+/// Attributes of a cell that holds words, not a number.
+const WORDS: &str = " class=\"words\"";
+
+/// The beginning of a table, up to its first row. `of_others`: attributes of the heads after the
+/// first.
+fn head<'a>(first: &str, others: impl Iterator<Item = &'a str>, of_others: &str) -> String {
     let mut head = String::from("<div class=\"scroll\" tabindex=\"0\"><table>\n<thead><tr>");
-    for title in std::iter::once(first).chain(others) {
-        let _ = write!(head, "<th scope=\"col\">{title}</th>");
+    let _ = write!(head, "<th scope=\"col\">{first}</th>");
+    for title in others {
+        let _ = write!(head, "<th scope=\"col\"{of_others}>{title}</th>");
     }
     head + "</tr></thead>\n<tbody>\n"
 }
@@ -252,7 +257,7 @@ fn readers(reflect: &ReflectReport, language: Language) -> String {
     for (habit, title) in [("curious", texts.curious), ("anxious", texts.anxious)] {
         let _ = writeln!(body, "<h3>{title}</h3>");
         let heads = [texts.clicks, texts.seconds, texts.worth, texts.worry, texts.false_beliefs];
-        body += &head(texts.model, heads.into_iter());
+        body += &head(texts.model, heads.into_iter(), "");
         for (index, model) in reflect.models.iter().enumerate() {
             let feed = model.feeds.get(habit).copied().unwrap_or_default();
             let _ = writeln!(
@@ -277,12 +282,12 @@ fn prompts(reflect: &ReflectReport, language: Language) -> String {
     let mut body = format!("<p class=\"about\">{}</p>\n", texts.about_prompts);
     for prompt in &reflect.prompts {
         given(&mut body, language.texts().kinds.user_says, &prompt.prompt);
-        body += &head(texts.model, std::iter::once(texts.answer));
+        body += &head(texts.model, std::iter::once(texts.answer), WORDS);
         for (index, model) in reflect.models.iter().enumerate() {
             let output = prompt.outputs.get(&model.name).map_or("", String::as_str);
             let _ = writeln!(
                 body,
-                "<tr><th scope=\"row\">{}</th><td class=\"words\">{}</td></tr>",
+                "<tr><th scope=\"row\">{}</th><td{WORDS}>{}</td></tr>",
                 badge(index, model),
                 Escaped(output)
             );

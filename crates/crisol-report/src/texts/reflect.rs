@@ -81,7 +81,7 @@ pub(super) const ENGLISH: Reflect = Reflect {
     lead: "A recommender learns as a language model does: it has a phase of alignment, and an \
            objective. Here one model is aligned several times by the same algorithm (GRPO), from \
            the same base, to different objectives. It picks items of a feed for a reader, and \
-           writes some. Readers and subjects of all figures are held out of training.",
+           writes some. Readers and subjects of all figures are held out of these phases.",
     picks: heading("Picks", "What each model recommends"),
     writes: heading("Writes", "What each model writes"),
     hacking: heading("Reward hacking", "Predicted against true clicks"),
@@ -203,8 +203,8 @@ pub(super) const SPANISH: Reflect = Reflect {
     lead: "Un recomendador aprende como un modelo de lenguaje: tiene una fase de alignment y un \
            objetivo. Aquí un modelo se alinea varias veces con el mismo algoritmo (GRPO), desde el \
            mismo punto de partida, con objetivos distintos. Elige elementos de un feed para un \
-           lector y escribe otros. Los lectores y los temas de todas las cifras no se han visto en \
-           el entrenamiento.",
+           lector y escribe otros. Los lectores y los temas de todas las cifras se reservan: no \
+           aparecen en estas fases.",
     picks: heading("Elige", "Qué recomienda cada modelo"),
     writes: heading("Escribe", "Qué escribe cada modelo"),
     hacking: heading("Reward hacking", "Clics previstos y clics reales"),
