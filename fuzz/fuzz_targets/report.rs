@@ -3,7 +3,9 @@
 #![no_main]
 
 use crisol_fuzz::folder;
-use crisol_report::{Language, Layout, Report, comparison, html, terminal};
+use crisol_report::{
+    Language, Layout, Report, comparison, html, reflect_html, reflect_summary, terminal,
+};
 use libfuzzer_sys::fuzz_target;
 
 fn load(bytes: &[u8]) -> Option<Report> {
@@ -13,9 +15,11 @@ fn load(bytes: &[u8]) -> Option<Report> {
 fuzz_target!(|data: &[u8]| {
     let Some(report) = load(data) else { return };
     for language in Language::ALL {
-        let _ = html(&report, language);
+        let _ = (html(&report, language), reflect_html(&report, language));
         for width in [0, 80] {
-            let _ = terminal(&report, Layout { width, colour: width == 0, language });
+            let layout = Layout { width, colour: width == 0, language };
+            let _ = terminal(&report, layout);
+            let _ = report.reflect.as_ref().map(|reflect| reflect_summary(reflect, layout));
         }
     }
     let _ = comparison(

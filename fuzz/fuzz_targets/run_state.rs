@@ -38,6 +38,7 @@ fuzz_target!(|data: &[u8]| {
         machine: None,
         created: String::new(),
         language: Language::default(),
+        reward: None,
     };
     assert!(run(None, &options, &mut Nobody).is_err());
 });
