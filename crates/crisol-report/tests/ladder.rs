@@ -2,6 +2,10 @@
 
 use crisol_report::{LadderReport, Language, MeasuredRung, PredictedLoss, ladder_html};
 
+mod tags;
+
+use tags::tags;
+
 /// A report in which `text` stands wherever a user can write.
 fn report_with(text: &str) -> LadderReport {
     let at = |times: f64| PredictedLoss {
@@ -31,12 +35,6 @@ fn report_with(text: &str) -> LadderReport {
 
 #[test]
 fn the_page_is_self_contained_and_hostile_text_stays_text() {
-    let tags = |page: &str| -> Vec<String> {
-        page.split('<')
-            .skip(1)
-            .map(|piece| piece.split('>').next().unwrap_or_default().to_owned())
-            .collect()
-    };
     let plain = ladder_html(&report_with("plain"), Language::English);
     let hostile = ladder_html(
         &report_with("\"><script>alert(1)</script><img src=x onerror=y>'"),

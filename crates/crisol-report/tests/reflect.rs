@@ -7,6 +7,10 @@ use crisol_report::{
     PhaseReport, ReflectModel, ReflectPrompt, ReflectReport, Report, reflect_html, reflect_summary,
 };
 
+mod tags;
+
+use tags::tags;
+
 /// A report in which `text` stands wherever a user or a model can write.
 fn report_with(text: &str) -> Report {
     let audience = |bad: f64, clicks: f64| {
@@ -73,12 +77,6 @@ fn report_with(text: &str) -> Report {
 
 #[test]
 fn the_page_is_self_contained_and_hostile_text_stays_text() {
-    let tags = |page: &str| -> Vec<String> {
-        page.split('<')
-            .skip(1)
-            .map(|piece| piece.split('>').next().unwrap_or_default().to_owned())
-            .collect()
-    };
     for language in Language::ALL {
         let plain = reflect_html(&report_with("plain"), language);
         let hostile = reflect_html(

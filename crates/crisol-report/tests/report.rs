@@ -9,6 +9,10 @@ use crisol_report::{
 use proptest::prelude::*;
 use unicode_width::UnicodeWidthStr as _;
 
+mod tags;
+
+use tags::tags;
+
 /// A small report in which `text` stands wherever a user or a model can write.
 fn report_with(text: &str) -> Report {
     let phase = |name: String, parent: Option<String>| PhaseReport {
@@ -88,8 +92,7 @@ fn report_with(text: &str) -> Report {
 /// change.
 fn skeleton(page: &str) -> Vec<String> {
     let body = &page[page.find("<body>").expect("the page has a body")..];
-    let tags = body.split('<').skip(1).map(|piece| piece.split('>').next().unwrap_or_default());
-    tags.map(|tag| tag.split('"').step_by(2).collect()).collect()
+    tags(body).into_iter().map(|tag| tag.split('"').step_by(2).collect()).collect()
 }
 
 /// A hint speaks of what the curve shows: a reward that never came is not "mastered".
@@ -232,8 +235,7 @@ fn tags_are_balanced() {
     let mut open: Vec<String> = Vec::new();
     let void = ["meta", "input", "br", "!doctype", "line", "circle", "rect", "path"];
     // The style sheet holds no tags, so the pieces between `<` and `>` are the tags of the page.
-    let tags: Vec<&str> =
-        page.split('<').skip(1).map(|piece| piece.split('>').next().unwrap()).collect();
+    let tags = tags(&page);
     assert!(tags.len() > 100, "{tags:?}");
     for tag in tags {
         let name = tag.split([' ', '\n', '/']).next().unwrap();

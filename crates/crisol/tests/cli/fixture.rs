@@ -123,6 +123,19 @@ pub(crate) fn short_recipe(run: &str) -> String {
     format!("data = \".\"\n{run}{MODEL}{PRETRAIN}{SFT}")
 }
 
+/// A pre-trained and a fine-tuned model whose context holds the notebook's prompts, and lists of
+/// items.
+pub(crate) fn roomy() -> Bench {
+    let bench = Bench::new(
+        &short_recipe("")
+            .replace("context = 64", "context = 700")
+            .replace("batch_tokens = 512", "batch_tokens = 700")
+            .replace("batch_tokens = 256", "batch_tokens = 700"),
+    );
+    bench.crisol(&["run", "tiny.toml", "--out", "run"]).ok();
+    bench
+}
+
 /// Writes the data and nothing else into a folder.
 pub(crate) fn write_data(folder: &Path) {
     const NAMES: [&str; 4] = ["Ana", "Ben", "Carl", "Dora"];

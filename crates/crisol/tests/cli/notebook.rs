@@ -4,19 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::fixture::{Bench, checkpoint, finished_run, read, short_recipe};
-
-/// A pre-trained and a fine-tuned model whose context holds the notebook's prompts.
-fn roomy() -> Bench {
-    let bench = Bench::new(
-        &short_recipe("")
-            .replace("context = 64", "context = 700")
-            .replace("batch_tokens = 512", "batch_tokens = 700")
-            .replace("batch_tokens = 256", "batch_tokens = 700"),
-    );
-    bench.crisol(&["run", "tiny.toml", "--out", "run"]).ok();
-    bench
-}
+use crate::fixture::{Bench, checkpoint, finished_run, read, roomy};
 
 /// A copy of a checkpoint's folder under another name, without some of its files.
 fn copy(from: &Path, to: &Path, without: &[&str]) {

@@ -2,19 +2,7 @@
 
 use serde_json::Value;
 
-use crate::fixture::{Bench, short_recipe, weights};
-
-/// A pre-trained and a fine-tuned model whose context holds a list of items.
-fn roomy() -> Bench {
-    let bench = Bench::new(
-        &short_recipe("")
-            .replace("context = 64", "context = 700")
-            .replace("batch_tokens = 512", "batch_tokens = 700")
-            .replace("batch_tokens = 256", "batch_tokens = 700"),
-    );
-    bench.crisol(&["run", "tiny.toml", "--out", "run"]).ok();
-    bench
-}
+use crate::fixture::{Bench, roomy, weights};
 
 fn reflect(bench: &Bench, more: &[&str]) -> Value {
     let small = ["reflect", "run/2-sft", "--steps", "2", "--examples", "24", "--json"];
