@@ -503,7 +503,7 @@ fn write_model(
 }
 
 /// The values of a parameter, for a tensor that has them as they are.
-pub(crate) fn read_by_rows(params: &Params, id: ParamId) -> Values<'_> {
+pub fn read_by_rows(params: &Params, id: ParamId) -> Values<'_> {
     let spec = params.spec(id);
     by_rows(spec.rows(), spec.row_len(), move |rows| params.read_rows(id, rows))
 }

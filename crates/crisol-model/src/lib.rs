@@ -31,7 +31,8 @@ pub use adapter::{ALL_LINEAR, Adapted, AdapterConfig, AdapterFiles, AdapterModul
 pub use architectures::*;
 pub use block::PastKeyValues;
 pub use checkpoint::{
-    Checkpoint, SHARD_BYTES, load_model, load_model_for_inference, save_checkpoint, skipped_tensors,
+    Checkpoint, SHARD_BYTES, load_model, load_model_for_inference, read_by_rows, save_checkpoint,
+    skipped_tensors,
 };
 pub use config::{Config, Head};
 pub use error::ModelError;

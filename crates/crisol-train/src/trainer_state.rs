@@ -6,6 +6,7 @@ use std::path::Path;
 
 use crisol_engine::{MomentFormat, Params};
 use crisol_hub::{FloatType, HubError, Tensor, Tensors, by_rows, whole, write_tensors};
+use crisol_model::read_by_rows;
 
 use crate::{TrainError, Trainer};
 
@@ -17,9 +18,7 @@ pub fn save_params(folder: &Path, name: &str, params: &Params) -> Result<(), Tra
             name: params.spec(id).name.clone(),
             shape: params.spec(id).shape.clone(),
             dtype: FloatType::F32,
-            values: by_rows(params.spec(id).rows(), params.spec(id).row_len(), move |rows| {
-                params.read_rows(id, rows)
-            }),
+            values: read_by_rows(params, id),
         })
         .collect();
     Ok(write_tensors(&file(folder, name), &tensors)?)

@@ -49,6 +49,10 @@ fn the_models_are_trained_measured_and_shown_and_threads_change_no_bit() {
     assert!(error.contains("already holds a run"), "{error}");
     let resumed = reflect(&bench, &["--out", "one", "--resume"]);
     assert_eq!(resumed["reflect"], json["reflect"]);
+
+    // `run` does not go on with it: it would reward with the verifier.
+    let error = bench.crisol(&["run", "--resume", "--out", "one"]).failed(1);
+    assert!(error.contains("`reward` was") && error.contains("not set"), "{error}");
 }
 
 #[test]
