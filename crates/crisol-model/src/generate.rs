@@ -351,10 +351,11 @@ impl<'a> Chunk<'a> {
             let logits = self.forward(workspace, &ids, &offsets, &slots, &last_rows)?;
             let complete = waiting.drain(..last_rows.len()).collect::<Vec<_>>();
             for (group, logits) in complete.into_iter().zip(self.rows(&logits)) {
+                // All copies come first: a sequence that its first token ends frees its slot.
+                for &slot in &group.slots[1..] {
+                    self.cache.copy_slot(group.slots[0], slot);
+                }
                 for (i, &slot) in group.slots.iter().enumerate() {
-                    if i > 0 {
-                        self.cache.copy_slot(group.slots[0], slot);
-                    }
                     self.sample(group.sequence + i, slot, logits, receiver)?;
                 }
             }

@@ -269,6 +269,23 @@ fn greedy_tokens_are_equal_in_a_batch_and_alone() -> Result<(), ModelError> {
     Ok(())
 }
 
+/// A stop token that one member of a group draws first does not change what the others say.
+#[test]
+fn a_member_that_ends_at_once_leaves_the_prompt_to_its_group() -> Result<(), ModelError> {
+    let (model, params) = model(Architecture::Llama, 2);
+    let group = vec![sequences(&[9]).remove(0); 8];
+    let endless = SamplingOptions { stop_ids: vec![], ..options(1) };
+    let whole = generate(&model, &params, &group, &endless)?;
+    let stop = whole[0].ids[0];
+    assert!(whole.iter().any(|member| member.ids[0] != stop), "{whole:?}");
+    let options = SamplingOptions { stop_ids: vec![stop], ..options(1) };
+    for (ended, whole) in generate(&model, &params, &group, &options)?.iter().zip(&whole) {
+        let end = whole.ids.iter().position(|&id| id == stop).map_or(whole.ids.len(), |i| i + 1);
+        assert_eq!(ended.ids, whole.ids[..end]);
+    }
+    Ok(())
+}
+
 #[test]
 fn seeds_select_the_tokens() -> Result<(), ModelError> {
     let (model, params) = model(Architecture::Llama, 2);
