@@ -80,9 +80,9 @@ impl GenerationBatch {
         Bytes(F32 * positions * numbers as f64)
     }
 
-    /// Logits of the next tokens, in the engine and in the sampler.
+    /// Logits of the next tokens, and the weights of one row while a token is drawn from it.
     fn logits(&self, shape: &ModelShape) -> Bytes {
-        Bytes(2.0 * F32 * (self.chunks * self.slots * shape.vocab) as f64)
+        Bytes(F32 * (self.chunks * (self.slots + 1) * shape.vocab) as f64)
     }
 
     /// Activations of one chunk in a forward pass that frees each block's activations after it.
