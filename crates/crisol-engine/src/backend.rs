@@ -5,6 +5,7 @@
 //! | parameters, gradients, moments | `params.rs`, `optimizer.rs` |
 //! | values of a tape and their gradients | `workspace.rs`, `tape.rs` |
 //! | operations, forward and backward | `tape.rs` |
+//! | choices that the host gets: experts, tokens | `tape.rs` |
 //! | keys and values of earlier tokens | `kv_cache.rs` |
 //! | work in parallel, rates | `device.rs`, `replicas.rs` |
 //!
@@ -18,6 +19,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::draw::{Draw, Drawn, Sampling};
 use crate::dropout::Dropout;
 use crate::layout::{Layout, ParamId};
 use crate::op::{Attention, Choice, Op, Shape, Var};
@@ -169,6 +171,15 @@ pub(crate) trait Backend: Sized {
         params: &Self::Params,
         values: &Self::Values,
     ) -> Vec<u32>;
+    /// [`crate::Tape::draw_tokens`].
+    fn draw_tokens(
+        &self,
+        logits: Var,
+        sampling: &Sampling,
+        draws: &[Draw<'_>],
+        values: &mut Self::Values,
+        tasks: usize,
+    ) -> Option<Vec<Drawn>>;
     /// [`crate::Tape::per_head_matmul`].
     fn per_head_matmul(
         &self,

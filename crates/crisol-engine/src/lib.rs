@@ -3,7 +3,8 @@
 //!
 //! The engine knows no model and no phase. Models record operations on a [`Tape`] and get [`Var`]
 //! handles back; device memory is private. The few floats that leave the device (log-probabilities,
-//! logits to sample from, losses) are read by [`Tape::read`].
+//! values, losses) are read by [`Tape::read`]. Tokens are drawn on the device
+//! ([`Tape::draw_tokens`]), so whole logits stay there.
 //!
 //! # Contracts
 //! Matrices are row-major `[rows, cols]`; a row is a token. Weights are `[out, in]`, as in PyTorch.
@@ -22,7 +23,7 @@
 //!        │
 //! cpu/                                                               the first backend
 //!        │
-//! op, layout, update, init, dropout, rope, precision, …               data that all share
+//! op, draw, layout, update, init, dropout, rope, precision, …         data that all share
 //! ```
 //!
 //! In `cpu/` a file has one subject, with plain references in `cpu/reference.rs`.
@@ -31,6 +32,7 @@ mod backend;
 mod buffer;
 mod cpu;
 mod device;
+mod draw;
 mod dropout;
 mod init;
 mod interrupt;
@@ -59,6 +61,7 @@ extern crate self as crisol_engine;
 pub use backend::ThreadSpawnError;
 pub use cpu::MAX_SAVED_LOGITS;
 pub use device::Device;
+pub use draw::{Draw, Drawn, Sampling};
 pub use interrupt::Interrupt;
 pub use kv_cache::KvCache;
 pub use layout::{Adapter, Init, ParamId, ParamSpec, Role};
@@ -74,10 +77,3 @@ pub use tape::Tape;
 pub use update::{MomentFormat, OptimizerConfig, UpdateRule};
 pub use weight_format::WeightFormat;
 pub use workspace::Workspace;
-
-/// `weights = e^(scale · (logits - largest))` on the host; returns the largest logit and the sum of
-/// the weights, to draw a token from. The sum is not finite if a logit is NaN or infinite.
-pub fn softmax_weights(logits: &[f32], scale: f32, weights: &mut [f32]) -> (f32, f64) {
-    assert_eq!(logits.len(), weights.len(), "a weight for each logit");
-    cpu::math::softmax_weights(logits, scale, weights)
-}

@@ -65,6 +65,8 @@ parts! {
         Optimizer = "optimizer",
         /// Attention over a cache.
         CachedAttention = "cached attention",
+        /// Drawing tokens from logits.
+        Sampling = "sampling",
     }
     operations {
         Embedding = "embedding": Embedding,
@@ -194,7 +196,7 @@ mod tests {
     fn the_first_and_last_part_have_their_names() {
         for (part, name) in [
             (Part::Replicas, "gradients zeroed and summed"),
-            (Part::CachedAttention, "cached attention"),
+            (Part::Sampling, "sampling"),
             (Part::Forward(Operation::Embedding), "embedding forward"),
             (Part::Backward(Operation::ConcatHeads), "columns backward"),
         ] {

@@ -21,6 +21,7 @@ use std::fmt;
 
 use crate::backend::{Backend, Pass};
 use crate::device::OnDevice;
+use crate::draw::{Draw, Drawn, Sampling};
 use crate::dropout::Dropout;
 use crate::op::{Attention, Choice, Experts, GatedActivation, HeadSlice, Op, Router, Var};
 use crate::profile::Part;
@@ -564,6 +565,32 @@ impl<'a> Tape<'a> {
             "whole logits are for sampling; train with `token_scores`"
         );
         self.linear(x, head, None)
+    }
+
+    /// Draws tokens from rows of logits `[n, vocab]`, which stay on the device. Each draw gives
+    /// what it would give in a call of its own. `None` if a row drawn from is not finite: it has a
+    /// NaN or +∞, or is all −∞.
+    pub fn draw_tokens(
+        &mut self,
+        logits: Var,
+        sampling: &Sampling,
+        draws: &[Draw<'_>],
+    ) -> Option<Vec<Drawn>> {
+        let (rows, vocab) = self.shape(logits);
+        assert!(sampling.top_k != Some(0), "the most probable token stays: {sampling:?}");
+        for &Draw { row, uniform, seen } in draws {
+            assert!(row < rows, "row {row} of {rows}");
+            assert!(sampling.is_greedy() || (0.0..1.0).contains(&uniform), "{uniform} in [0, 1)");
+            if sampling.repetition_penalty != 1.0 {
+                let below = seen.into_iter().flatten().all(|&id| (id as usize) < vocab);
+                assert!(below, "tokens below {vocab}");
+            }
+        }
+        let device = self.params.device();
+        let Workspace { tasks, values, .. } = &mut *self.workspace;
+        device.profile().time(Part::Sampling, device.threads_at(*tasks), || {
+            device.backend().draw_tokens(logits, sampling, draws, values, *tasks)
+        })
     }
 
     /// The value on the host, row-major (borrowed if the device is the host).

@@ -7,11 +7,11 @@
 
 use std::ops::ControlFlow;
 
-use crisol_engine::{KvCache, Params, Tape, Workspace};
+use crisol_engine::{Draw, Drawn, KvCache, Params, Sampling, Tape, Workspace};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
-use crate::sample::{Sampler, SamplingOptions};
+use crate::sample::{SamplingOptions, uniform};
 use crate::{Model, ModelError, PastKeyValues};
 
 /// Sequences decoded together, enough rows for an efficient GEMM.
@@ -163,7 +163,7 @@ struct Chunk<'a> {
     /// Maximum new tokens of each prompt.
     max_new: Vec<usize>,
     options: &'a SamplingOptions,
-    sampler: Sampler<'a>,
+    sampling: Sampling,
     rngs: Vec<ChaCha8Rng>,
     results: Vec<Generated>,
     cache: KvCache,
@@ -190,6 +190,15 @@ struct Prefill {
     slots: Vec<usize>,
     /// Prompt tokens already in the cache.
     done: usize,
+}
+
+/// A sequence whose next token is drawn.
+struct Next {
+    /// Index into the chunk's prompts.
+    sequence: usize,
+    slot: usize,
+    /// Of the logits.
+    row: usize,
 }
 
 impl<'a> Chunk<'a> {
@@ -232,7 +241,7 @@ impl<'a> Chunk<'a> {
             prompts,
             max_new,
             options,
-            sampler: Sampler::new(options),
+            sampling: options.sampling(),
             rngs: rngs.collect(),
             results: vec![empty; prompts.len()],
             cache: KvCache::new(params.device(), layers, k_dim, v_dim, slots, capacity),
@@ -315,8 +324,8 @@ impl<'a> Chunk<'a> {
             && self.prompts[group.sequence] == self.prompts[sequence]
     }
 
-    /// Runs prompts through the model, [`PREFILL_TOKENS`] per pass, and samples each sequence's
-    /// first token.
+    /// Runs prompts through the model, [`PREFILL_TOKENS`] per pass, and draws each sequence's first
+    /// token.
     fn prefill(
         &mut self,
         workspace: &mut Workspace,
@@ -348,17 +357,21 @@ impl<'a> Chunk<'a> {
                     last_rows.push(ids.len() as u32 - 1);
                 }
             }
-            let logits = self.forward(workspace, &ids, &offsets, &slots, &last_rows)?;
-            let complete = waiting.drain(..last_rows.len()).collect::<Vec<_>>();
-            for (group, logits) in complete.into_iter().zip(self.rows(&logits)) {
-                // All copies come first: a sequence that its first token ends frees its slot.
+            let complete: Vec<Prefill> = waiting.drain(..last_rows.len()).collect();
+            let mut next = Vec::new();
+            for (row, group) in complete.iter().enumerate() {
+                for (i, &slot) in group.slots.iter().enumerate() {
+                    next.push(Next { sequence: group.sequence + i, slot, row });
+                }
+            }
+            let drawn = self.forward(workspace, &ids, &offsets, &slots, &last_rows, &next)?;
+            // All copies come first: a sequence that its first token ends frees its slot.
+            for group in &complete {
                 for &slot in &group.slots[1..] {
                     self.cache.copy_slot(group.slots[0], slot);
                 }
-                for (i, &slot) in group.slots.iter().enumerate() {
-                    self.sample(group.sequence + i, slot, logits, receiver)?;
-                }
             }
+            self.append(&next, &drawn, receiver);
         }
         Ok(())
     }
@@ -384,18 +397,15 @@ impl<'a> Chunk<'a> {
             offsets.push(ids.len() as u32);
         }
         let last_rows: Vec<u32> = offsets[1..].iter().map(|end| end - 1).collect();
-        let logits = self.forward(workspace, &ids, &offsets, &slots, &last_rows)?;
-        for (sequence, logits) in active.iter().zip(self.rows(&logits)) {
-            self.sample(sequence.sequence, sequence.slot, logits, receiver)?;
-        }
+        let rows = active.iter().enumerate();
+        let next = rows.map(|(row, &Active { sequence, slot, .. })| Next { sequence, slot, row });
+        let next: Vec<Next> = next.collect();
+        let drawn = self.forward(workspace, &ids, &offsets, &slots, &last_rows, &next)?;
+        self.append(&next, &drawn, receiver);
         Ok(())
     }
 
-    fn rows<'l>(&self, logits: &'l [f32]) -> std::slice::ChunksExact<'l, f32> {
-        logits.chunks_exact(self.model.config().vocab_size)
-    }
-
-    /// Appends tokens to slots and returns the logits of `rows`.
+    /// Appends tokens to slots and draws the next tokens from the logits of `rows`.
     fn forward(
         &mut self,
         workspace: &mut Workspace,
@@ -403,7 +413,8 @@ impl<'a> Chunk<'a> {
         offsets: &[u32],
         slots: &[usize],
         rows: &[u32],
-    ) -> Result<Vec<f32>, ModelError> {
+        next: &[Next],
+    ) -> Result<Vec<Drawn>, ModelError> {
         let mut tape = Tape::inference(self.params, workspace);
         let past = PastKeyValues::Cached { cache: &mut self.cache, slots };
         let hidden = self.model.hidden(&mut tape, ids, offsets, past)?;
@@ -411,40 +422,45 @@ impl<'a> Chunk<'a> {
             return Ok(Vec::new());
         }
         let logits = self.model.logits(&mut tape, hidden, rows)?;
-        Ok(tape.read(logits).into_owned())
+        let draws = next.iter().map(|&Next { sequence, row, .. }| {
+            let rng = &mut self.rngs[sequence];
+            let uniform = if self.sampling.is_greedy() { 0.0 } else { uniform(rng) };
+            Draw { row, uniform, seen: [&self.prompts[sequence], &self.results[sequence].ids] }
+        });
+        let draws: Vec<Draw<'_>> = draws.collect();
+        tape.draw_tokens(logits, &self.sampling, &draws).ok_or(ModelError::NotFinite)
     }
 
-    /// Samples the next token of a sequence, then keeps the sequence active or ends it.
-    fn sample(
+    /// Appends the token that was drawn to each sequence, then keeps the sequence active or ends
+    /// it.
+    fn append(
         &mut self,
-        sequence: usize,
-        slot: usize,
-        logits: &[f32],
+        next: &[Next],
+        drawn: &[Drawn],
         receiver: &mut impl FnMut(usize, u32) -> ControlFlow<()>,
-    ) -> Result<(), ModelError> {
-        let result = &mut self.results[sequence];
-        let before = self.prompts[sequence].iter().chain(&result.ids);
-        let (id, logprob) = self.sampler.sample(logits, before, &mut self.rngs[sequence])?;
-        result.ids.push(id);
-        result.logprobs.push(logprob);
-        let ended_by_receiver = receiver(sequence, id).is_break();
-        let full = result.ids.len() == self.max_new[sequence];
-        result.stopped_by = if self.options.stop_ids.contains(&id) {
-            StopReason::StopToken
-        } else if full && result.ids.len() == self.options.max_new_tokens {
-            StopReason::Length
-        } else if full {
-            StopReason::Context
-        } else if ended_by_receiver {
-            StopReason::Receiver
-        } else {
-            self.active.push(Active { sequence, slot, last: id });
-            return Ok(());
-        };
-        if self.cached_prefix.is_none() {
-            self.cache.clear(slot);
+    ) {
+        for (&Next { sequence, slot, .. }, &Drawn { id, logprob }) in next.iter().zip(drawn) {
+            let result = &mut self.results[sequence];
+            result.ids.push(id);
+            result.logprobs.push(logprob);
+            let ended_by_receiver = receiver(sequence, id).is_break();
+            let full = result.ids.len() == self.max_new[sequence];
+            result.stopped_by = if self.options.stop_ids.contains(&id) {
+                StopReason::StopToken
+            } else if full && result.ids.len() == self.options.max_new_tokens {
+                StopReason::Length
+            } else if full {
+                StopReason::Context
+            } else if ended_by_receiver {
+                StopReason::Receiver
+            } else {
+                self.active.push(Active { sequence, slot, last: id });
+                continue;
+            };
+            if self.cached_prefix.is_none() {
+                self.cache.clear(slot);
+            }
+            self.free_slots.push(slot);
         }
-        self.free_slots.push(slot);
-        Ok(())
     }
 }

@@ -11,8 +11,9 @@ use super::optimizer::Moments;
 use super::params::{Grads, Params};
 use super::tiles::Tiles;
 use super::values::{Kept, Values, data};
-use super::{device, experts, optimizer, parallel};
+use super::{device, draw, experts, optimizer, parallel};
 use crate::backend::{Backend, Pass};
+use crate::draw::{Draw, Drawn, Sampling};
 use crate::dropout::Dropout;
 use crate::layout::{Layout, ParamId};
 use crate::op::{Attention, Choice, Op, Shape, Var};
@@ -216,6 +217,20 @@ impl Backend for Cpu {
         let values = &values.matrices;
         let experts = values[logits.0 as usize].cols;
         experts::choose(choice, data(values, logits), experts, correction)
+    }
+
+    fn draw_tokens(
+        &self,
+        logits: Var,
+        sampling: &Sampling,
+        draws: &[Draw<'_>],
+        values: &mut Values,
+        tasks: usize,
+    ) -> Option<Vec<Drawn>> {
+        let Values { matrices, samplers, .. } = values;
+        let vocab = matrices[logits.0 as usize].cols;
+        let logits = data(matrices, logits);
+        draw::draw_tokens(self, logits, vocab, sampling, draws, samplers, tasks)
     }
 
     fn per_head_matmul(

@@ -1,5 +1,6 @@
 //! Values of a tape in the processor's memory, their gradients, and what operations keep.
 
+use super::draw::Sampler;
 use crate::buffer::{Buffer, Pool};
 use crate::op::{Shape, Var};
 
@@ -13,6 +14,8 @@ pub(crate) struct Values {
     pub(crate) grads: Vec<Buffer<f32>>,
     /// By kept operation, in order.
     pub(crate) kept: Vec<Kept>,
+    /// Of the tasks that draw tokens.
+    pub(crate) samplers: Vec<Sampler>,
 }
 
 /// A matrix on a tape.

@@ -3,6 +3,7 @@
 
 mod adapters;
 mod attention;
+mod draws;
 mod experts;
 mod gradients;
 mod harness;
