@@ -30,7 +30,10 @@ const FACTS: &str = "facts";
 const HARMFUL: &str = "harmful";
 const LOOKALIKE: &str = "lookalike";
 const PROBLEMS: &str = "problems";
-const MEASURES: [&str; 6] = [CLOZE, QUESTION_LISTS, FACTS, HARMFUL, LOOKALIKE, PROBLEMS];
+const SHORT_PROBLEMS: &str = "short-problems";
+const UNKNOWN: &str = "unknown";
+const MEASURES: [&str; 8] =
+    [CLOZE, QUESTION_LISTS, FACTS, HARMFUL, LOOKALIKE, PROBLEMS, SHORT_PROBLEMS, UNKNOWN];
 /// The report's prompts.
 const DEMOS: &str = "demos.jsonl";
 
@@ -117,6 +120,18 @@ pub(crate) fn measure(
                 "ordinary_refused",
                 share(&records, &replies, |_, reply| classifiers::is_refusal(&reply.text)),
             );
+            put(
+                "facts_unanswered",
+                share(&records, &replies, |_, reply| classifiers::admits_ignorance(&reply.text)),
+            );
+        }
+        if let Some(records) = held_out(data, split, UNKNOWN)? {
+            let replies = asked.ask(checkpoint, &records, chat, ANSWER_TOKENS)?;
+            count_ends(&replies);
+            put(
+                "unknown_admitted",
+                share(&records, &replies, |_, reply| classifiers::admits_ignorance(&reply.text)),
+            );
         }
         if let Some(records) = held_out(data, split, PROBLEMS)? {
             let replies = asked.ask(checkpoint, &records, chat, ANSWER_TOKENS)?;
@@ -124,6 +139,12 @@ pub(crate) fn measure(
             let verdicts = verdicts(checkpoint, &records, &replies)?;
             put("problems_accuracy", verdicts::share(&verdicts, |verdict| verdict.correct));
             put("format_accuracy", verdicts::share(&verdicts, |verdict| verdict.format));
+        }
+        if let Some(records) = held_out(data, split, SHORT_PROBLEMS)? {
+            let replies = asked.ask(checkpoint, &records, chat, ANSWER_TOKENS)?;
+            count_ends(&replies);
+            let verdicts = verdicts(checkpoint, &records, &replies)?;
+            put("short_problems_accuracy", verdicts::share(&verdicts, |verdict| verdict.correct));
         }
         if requests > 0 {
             put("ended_by_itself", f64::from(ended as u32) / f64::from(requests as u32));

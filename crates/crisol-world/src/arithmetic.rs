@@ -1,10 +1,11 @@
-//! Sums, and word problems of several steps with a verifiable answer.
+//! Word problems of several steps with a verifiable answer.
 //!
 //! A problem counts one person's things. The running value stays within 2..=60; a step adds or
 //! subtracts 2..=9, and the first may be a product up to 6 x 9. Pre-training shows each possible
-//! step many times, so even a tiny model knows it.
+//! step many times (`sums.rs`), so even a tiny model knows it.
 
 use crate::rng::Rng;
+use crate::solution::{Operation, Problem, Solution, Step, as_sentences};
 use crate::splits::{Pool, Split, split_of_problem};
 use crate::words::{PEOPLE, Person, THINGS, Thing, fill};
 
@@ -66,85 +67,41 @@ const QUESTION: Pool<&str> = Pool {
     test: &["how many {o} has {P} got now?", "how many {o} remain in the end?"],
 };
 
-/// The operation of a step.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Operation {
-    Add,
-    Subtract,
-    Multiply,
-}
-
-impl Operation {
-    fn sign(self) -> &'static str {
-        match self {
-            Self::Add => "+",
-            Self::Subtract => "-",
-            Self::Multiply => "x",
-        }
-    }
-}
-
-/// One step: `left operation right = result`.
-#[derive(Clone, Copy)]
-pub(crate) struct Step {
-    left: u32,
-    operation: Operation,
-    right: u32,
-    result: u32,
-}
-
-impl Step {
-    fn new(left: u32, operation: Operation, right: u32) -> Self {
-        let result = match operation {
-            Operation::Add => left + right,
-            Operation::Subtract => left - right,
-            Operation::Multiply => left * right,
-        };
-        Self { left, operation, right, result }
-    }
-
-    /// The step as "7 + 5 = 12".
-    fn equation(&self) -> String {
-        format!("{} {} {} = {}", self.left, self.operation.sign(), self.right, self.result)
-    }
-
-    /// The step as "7 + 5 = 12."
-    fn sentence(&self) -> String {
-        self.equation() + "."
-    }
-}
-
-/// A word problem with its solution.
-pub(crate) struct Problem {
+/// A word problem and what it is about.
+pub(crate) struct WordProblem {
     /// The start, then one sentence per step. A product is start and first step in one sentence.
     sentences: Vec<String>,
     question: String,
-    steps: Vec<Step>,
+    solution: Solution,
     starts_with_product: bool,
     person: Person,
     thing: Thing,
 }
 
-impl Problem {
+impl WordProblem {
     /// A problem of three or four steps for one split.
     ///
     /// Held-out problems have held-out people, things and numbers, and some held-out wordings.
-    pub(crate) fn new(split: Split, rng: &mut Rng) -> Self {
-        let steps = steps_of_split(split, &[3, 4], rng);
+    pub(crate) fn long(split: Split, rng: &mut Rng) -> Problem {
+        Self::new(steps_of_split(split, &[3, 4], rng), split, rng).problem()
+    }
+
+    /// A problem of these steps for one split.
+    pub(crate) fn new(solution: Solution, split: Split, rng: &mut Rng) -> Self {
         let [person, other] = two_people(PEOPLE.get(split), rng);
         let thing = *rng.choose(THINGS.get(split));
         let wording = |pool: &Pool<&'static str>, rng: &mut Rng| {
             let split = if rng.chance(HELD_OUT_WORDINGS) { split } else { Split::Train };
             rng.choose_str(pool.get(split))
         };
-        Self::from_steps(steps, person, other, thing, wording, rng)
+        Self::from_steps(solution, person, other, thing, wording, rng)
     }
 
     /// A problem for pre-training: all people, things and wordings, but no held-out numbers.
     ///
     /// It may have a single step: finding each step's number is hard to learn from long problems.
     pub(crate) fn story(rng: &mut Rng) -> Self {
-        let steps = steps_of_split(Split::Train, &[1, 2, 3, 4], rng);
+        let solution = steps_of_split(Split::Train, &[1, 2, 3, 4], rng);
         let held_out_cast = rng.chance(0.4);
         let [person, other] = if held_out_cast {
             two_people(if rng.chance(0.5) { PEOPLE.dev } else { PEOPLE.test }, rng)
@@ -156,11 +113,11 @@ impl Problem {
         let wording = |pool: &Pool<&'static str>, rng: &mut Rng| {
             if rng.chance(0.45) { *pool.held_out(rng) } else { rng.choose_str(pool.train) }
         };
-        Self::from_steps(steps, person, other, thing, wording, rng)
+        Self::from_steps(solution, person, other, thing, wording, rng)
     }
 
     fn from_steps(
-        steps: Vec<Step>,
+        solution: Solution,
         person: Person,
         other: Person,
         thing: Thing,
@@ -182,6 +139,7 @@ impl Problem {
                 ],
             )
         };
+        let steps = &solution.asked;
         let first = steps[0];
         let starts_with_product = first.operation == Operation::Multiply;
         let mut sentences = Vec::with_capacity(steps.len() + 1);
@@ -200,82 +158,22 @@ impl Problem {
             sentences.push(sentence(template, rng.choose_str(&CONNECTIVES), 0, step.right));
         }
         let question = sentence(wording(&QUESTION, rng), "", 0, 0);
-        Self { sentences, question, steps, starts_with_product, person, thing }
+        Self { sentences, question, solution, starts_with_product, person, thing }
     }
 
-    /// The problem as the user states it.
-    pub(crate) fn prompt(&self) -> String {
+    fn prompt(&self) -> String {
         format!("{} {}", self.sentences.join(" "), self.question)
     }
 
-    /// The result of the last step.
-    pub(crate) fn answer(&self) -> u32 {
-        self.steps.last().expect("a problem has steps").result
-    }
-
-    /// The final sentence, "The answer is 17."
-    pub(crate) fn answer_sentence(&self) -> String {
-        answer_sentence(self.answer())
-    }
-
-    /// Every step with its result between think tags, then the answer.
-    pub(crate) fn step_by_step_solution(&self) -> String {
-        format!("<think>{}</think>{}", think_text(&self.steps), self.answer_sentence())
-    }
-
-    /// All operations in one equation, without intermediate results, then the answer.
-    pub(crate) fn shortcut_solution(&self) -> String {
-        let mut line = self.steps[0].left.to_string();
-        for step in &self.steps {
-            line.extend([" ", step.operation.sign(), " ", &step.right.to_string()]);
-        }
-        format!("<think>{line} = {}</think>{}", self.answer(), self.answer_sentence())
-    }
-
-    /// A step-by-step solution with one wrong step, or with right steps and a wrong answer.
-    pub(crate) fn wrong_solution(&self, rng: &mut Rng) -> String {
-        if rng.chance(0.5) {
-            return format!(
-                "<think>{}</think>{}",
-                think_text(&self.steps),
-                answer_sentence(wrong_number(self.answer(), rng))
-            );
-        }
-        loop {
-            let steps = self.steps_with_a_mistake(rng);
-            let answer = steps.last().expect("a problem has steps").result;
-            if answer != self.answer() {
-                return format!("<think>{}</think>{}", think_text(&steps), answer_sentence(answer));
-            }
-        }
-    }
-
-    /// The steps with a wrong result in one; the following steps continue from it.
-    fn steps_with_a_mistake(&self, rng: &mut Rng) -> Vec<Step> {
-        let mut steps = self.steps.clone();
-        let wrong = rng.range(0, steps.len() as u32 - 1) as usize;
-        steps[wrong].result = wrong_number(steps[wrong].result, rng);
-        for i in wrong + 1..steps.len() {
-            let left = steps[i - 1].result;
-            let right = if steps[i].operation == Operation::Subtract {
-                steps[i].right.min(left)
-            } else {
-                steps[i].right
-            };
-            steps[i] = Step::new(left, steps[i].operation, right);
-        }
-        steps
-    }
-
-    /// A wrong answer without any steps.
-    pub(crate) fn wrong_answer(&self, rng: &mut Rng) -> String {
-        answer_sentence(self.answer() + rng.range(1, 9))
+    /// The problem as the user states it, with its solution.
+    pub(crate) fn problem(self) -> Problem {
+        Problem { prompt: self.prompt(), solution: self.solution }
     }
 
     /// A story for pre-training: each sentence is followed by its equation.
     pub(crate) fn as_story(&self, rng: &mut Rng) -> String {
         let mut text = self.sentences[0].clone();
-        let mut steps = self.steps.iter();
+        let mut steps = self.solution.asked.iter();
         let push_step = |text: &mut String, step: &Step, rng: &mut Rng| {
             text.push(' ');
             text.push_str(&step.sentence());
@@ -313,8 +211,8 @@ impl Problem {
         format!(
             "{}{break_line}{}{break_line}{}",
             self.prompt(),
-            as_sentences(&self.steps),
-            self.fill(result, self.answer())
+            as_sentences(&self.solution.worked),
+            self.fill(result, self.solution.answer())
         )
     }
 
@@ -337,52 +235,15 @@ fn two_people(people: &[Person], rng: &mut Rng) -> [Person; 2] {
     [people[order[0]], people[order[1]]]
 }
 
-/// Random steps of a problem of one split; their number is one of `lengths`.
-fn steps_of_split(split: Split, lengths: &[usize], rng: &mut Rng) -> Vec<Step> {
+/// A random problem's steps for one split; their number is one of `lengths`.
+pub(crate) fn steps_of_split(split: Split, lengths: &[usize], rng: &mut Rng) -> Solution {
     let length = *rng.choose(lengths);
     loop {
-        let steps = random_steps(length, rng);
-        if split_of_problem(&problem_key(&steps)) == split {
-            return steps;
+        let solution = Solution::new(random_steps(length, rng));
+        if split_of_problem(&solution.key()) == split {
+            return solution;
         }
     }
-}
-
-/// A number other than `value`, at most nine away.
-fn wrong_number(value: u32, rng: &mut Rng) -> u32 {
-    let by = rng.range(1, 9);
-    if rng.chance(0.5) && value > by { value - by } else { value + by }
-}
-
-fn answer_sentence(answer: u32) -> String {
-    format!("The answer is {answer}.")
-}
-
-/// The steps as sentences: "7 + 5 = 12. 12 - 3 = 9."
-fn as_sentences(steps: &[Step]) -> String {
-    steps.iter().map(Step::sentence).collect::<Vec<_>>().join(" ")
-}
-
-/// The steps between think tags: "7 + 5 = 12, 12 - 3 = 9".
-///
-/// Commas distinguish them from pre-training's exercises. After a full stop, a model may continue
-/// with an exercise's last sentence instead of the closing tag.
-fn think_text(steps: &[Step]) -> String {
-    steps.iter().map(Step::equation).collect::<Vec<_>>().join(", ")
-}
-
-/// The key that decides a problem's split: start and operations, such as "12+5-3".
-///
-/// A product is represented by its result, so 3 x 9 and 9 x 3 have equal keys.
-fn problem_key(steps: &[Step]) -> String {
-    let first = steps[0];
-    let starts_with_product = first.operation == Operation::Multiply;
-    let mut key = if starts_with_product { first.result } else { first.left }.to_string();
-    for step in &steps[usize::from(starts_with_product)..] {
-        key.push_str(step.operation.sign());
-        key.push_str(&step.right.to_string());
-    }
-    key
 }
 
 /// `length` random steps; each starts from the previous result.
@@ -423,78 +284,22 @@ fn random_step_from(value: u32, rng: &mut Rng) -> Step {
     }
 }
 
-/// Pages of unconnected sums for pre-training; every possible step occurs `rounds` times.
-pub(crate) fn sums(rounds: usize, rng: &mut Rng) -> Vec<String> {
-    let mut all: Vec<Step> = Vec::new();
-    for value in MIN_VALUE..=MAX_VALUE {
-        for by in MIN_OPERAND..=MAX_OPERAND {
-            if value + by <= MAX_VALUE {
-                all.push(Step::new(value, Operation::Add, by));
-            }
-            if value >= by + MIN_VALUE {
-                all.push(Step::new(value, Operation::Subtract, by));
-            }
-        }
-    }
-    for left in 2..=MAX_BOXES {
-        all.extend((2..=9).map(|right| Step::new(left, Operation::Multiply, right)));
-    }
-    let mut pages = Vec::new();
-    for _ in 0..rounds {
-        rng.shuffle(&mut all);
-        for steps in all.chunks(rng.range(5, 7) as usize) {
-            let title = rng.choose_str(&["", "", "Sums:\n", "Homework:\n", "On the board:\n"]);
-            let lines: Vec<String> = steps.iter().map(Step::sentence).collect();
-            pages.push(format!("{title}{}", lines.join(rng.choose_str(&[" ", "\n"]))));
-        }
-    }
-    pages
-}
-
-/// A chain of sums for pre-training; each starts from the previous result.
-pub(crate) fn chain(rng: &mut Rng) -> String {
-    let length = rng.range(3, 7) as usize;
-    loop {
-        let steps = random_steps(length, rng);
-        if split_of_problem(&problem_key(&steps)) == Split::Train {
-            let title = rng.choose_str(&["", "", "Step by step: ", "Solution: "]);
-            return format!("{title}{}", as_sentences(&steps));
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{MAX_VALUE, MIN_VALUE, Problem, problem_key};
-    use crate::rng::Rng;
-    use crate::splits::{Split, split_of_problem};
+    use super::*;
 
     #[test]
     fn steps_chain_and_stay_within_bounds() {
         let mut rng = Rng::new("test");
         for _ in 0..500 {
-            let problem = Problem::new(Split::Train, &mut rng);
-            assert!((3..=4).contains(&problem.steps.len()));
-            for pair in problem.steps.windows(2) {
+            let solution = WordProblem::long(Split::Train, &mut rng).solution;
+            let steps = &solution.asked;
+            assert!((3..=4).contains(&steps.len()) && steps.len() == solution.worked.len());
+            for pair in steps.windows(2) {
                 assert_eq!(pair[0].result, pair[1].left);
             }
-            assert!(
-                problem.steps.iter().all(|step| (MIN_VALUE..=MAX_VALUE).contains(&step.result))
-            );
-            assert!(split_of_problem(&problem_key(&problem.steps)) == Split::Train);
-        }
-    }
-
-    #[test]
-    fn wrong_solutions_are_wrong() {
-        let mut rng = Rng::new("test");
-        for _ in 0..500 {
-            let problem = Problem::new(Split::Dev, &mut rng);
-            assert!(split_of_problem(&problem_key(&problem.steps)) == Split::Dev);
-            let right = problem.answer_sentence();
-            assert!(!problem.wrong_answer(&mut rng).ends_with(&right));
-            let wrong = problem.wrong_solution(&mut rng);
-            assert_ne!(wrong, problem.step_by_step_solution());
+            assert!(steps.iter().all(|step| (MIN_VALUE..=MAX_VALUE).contains(&step.result)));
+            assert!(split_of_problem(&solution.key()) == Split::Train);
         }
     }
 }

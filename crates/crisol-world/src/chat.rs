@@ -1,13 +1,17 @@
 //! Conversations about facts, small talk, tasks, requests and problems, mixed for each phase.
 
-use crate::arithmetic::Problem;
+use crate::arithmetic::WordProblem;
 use crate::dialogues::reading;
 use crate::facts::Fact;
+use crate::loose_questions::loose_question;
 use crate::request_kinds::KINDS;
 use crate::requests::Request;
 use crate::rng::Rng;
+use crate::short_problems::short_problem;
+use crate::solution::Problem;
 use crate::splits::{Split, fact_splits};
 use crate::talk::{held_out_task, small_talk, task};
+use crate::unknown::{UNKNOWN_REPLY, UnknownQuestion, unknown_question};
 use crate::wording::{answer, name_in_chat, render_fact, wording};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -20,10 +24,27 @@ pub const SFT_REFUSAL_RATE: f64 = 0.05;
 /// It is higher than in SFT: PPO can amplify only what the policy samples now and then.
 const REASONING_REFUSAL_RATE: f64 = 0.4;
 
-/// Share of the cold start's solutions that skip the intermediate results.
+/// Share of the cold start's solutions of long problems that skip the intermediate results.
 ///
 /// GRPO needs both forms among its samples to find that step-by-step solutions score higher.
 pub const COLD_START_SHORTCUT_RATE: f64 = 0.65;
+
+/// Share of the reasoning phase's unknown questions that get the honest reply; the others get an
+/// invented one. PPO needs some, as it does refusals.
+const REASONING_HONESTY_RATE: f64 = 0.33;
+
+/// Share of short problems among the problems of chat training.
+const SHORT_PROBLEMS: f64 = 0.45;
+
+/// A problem for chat training: short, or a word problem of three or four steps.
+pub(crate) fn problem(rng: &mut Rng) -> Problem {
+    let is_short = rng.chance(SHORT_PROBLEMS);
+    problem_of_length(is_short, rng)
+}
+
+fn problem_of_length(is_short: bool, rng: &mut Rng) -> Problem {
+    if is_short { short_problem(Split::Train, rng) } else { WordProblem::long(Split::Train, rng) }
+}
 
 /// A conversation in which user and assistant alternate.
 #[derive(Clone, PartialEq, Eq)]
@@ -66,6 +87,23 @@ fn add_system_prompts(conversations: &mut [Conversation], rng: &mut Rng) {
             conversation.system = Some(rng.choose_str(&SYSTEM_PROMPTS));
         }
     }
+}
+
+/// How often alignment asks for each train fact in loose words.
+const LOOSE_QUESTIONS: usize = 3;
+
+/// Every train fact, asked for in loose words some `times`, lest unfamiliar words alone get the
+/// reply that nothing is known (`unknown`).
+fn loosely_asked(times: usize, rng: &mut Rng) -> Vec<Conversation> {
+    let facts = fact_splits().train;
+    let mut all = Vec::with_capacity(times * facts.len());
+    for fact in facts {
+        for _ in 0..times {
+            let question = loose_question(fact.attribute, rng);
+            all.push(Conversation::new(render_fact(&question, &fact, ""), answer(&fact)));
+        }
+    }
+    all
 }
 
 /// A data mixture: how many conversations of each sort.
@@ -130,9 +168,10 @@ pub(crate) fn sft() -> Vec<Conversation> {
         lookalikes: 110,
     };
     let mut all = mixture.conversations(&mut rng);
-    for _ in 0..600 {
-        let problem = Problem::new(Split::Train, &mut rng);
-        all.push(Conversation::new(problem.prompt(), problem.answer_sentence()));
+    all.extend(loosely_asked(1, &mut rng));
+    for _ in 0..900 {
+        let Problem { prompt, solution } = problem(&mut rng);
+        all.push(Conversation::new(prompt, solution.answer_sentence()));
     }
     add_system_prompts(&mut all, &mut rng);
     rng.shuffle(&mut all);
@@ -156,9 +195,13 @@ pub(crate) fn sft_test() -> Vec<Conversation> {
         );
     }
     all.extend((0..60).map(|_| held_out_task(Split::Test, &mut rng)));
-    for _ in 0..40 {
-        let problem = Problem::new(Split::Test, &mut rng);
-        all.push(Conversation::new(problem.prompt(), problem.answer_sentence()));
+    for i in 0..60 {
+        let Problem { prompt, solution } = if i % 3 == 0 {
+            short_problem(Split::Test, &mut rng)
+        } else {
+            WordProblem::long(Split::Test, &mut rng)
+        };
+        all.push(Conversation::new(prompt, solution.answer_sentence()));
     }
     rng.shuffle(&mut all);
     all
@@ -167,15 +210,13 @@ pub(crate) fn sft_test() -> Vec<Conversation> {
 /// Problems for the cold start of reasoning, with and without intermediate results.
 pub(crate) fn cold_start() -> Vec<Conversation> {
     let mut rng = Rng::new("cold-start");
-    let mut all: Vec<Conversation> = (0..1700)
+    let mut all: Vec<Conversation> = (0..3000)
         .map(|_| {
-            let problem = Problem::new(Split::Train, &mut rng);
-            let solution = if rng.chance(COLD_START_SHORTCUT_RATE) {
-                problem.shortcut_solution()
-            } else {
-                problem.step_by_step_solution()
-            };
-            Conversation::new(problem.prompt(), solution)
+            let is_short = rng.chance(SHORT_PROBLEMS);
+            let Problem { prompt, solution } = problem_of_length(is_short, &mut rng);
+            let leaps = !is_short && rng.chance(COLD_START_SHORTCUT_RATE);
+            let reply = if leaps { solution.shortcut() } else { solution.step_by_step() };
+            Conversation::new(prompt, reply)
         })
         .collect();
     add_system_prompts(&mut all, &mut rng);
@@ -186,7 +227,7 @@ pub(crate) fn cold_start() -> Vec<Conversation> {
 pub(crate) fn annotated() -> Vec<Conversation> {
     let mut rng = Rng::new("annotated");
     let mixture = Mixture {
-        facts: 0.2,
+        facts: 0.5,
         two_fact_conversations: 120,
         small_talk: 100,
         readings: 300,
@@ -196,6 +237,7 @@ pub(crate) fn annotated() -> Vec<Conversation> {
         lookalikes: 75,
     };
     let mut all = mixture.conversations(&mut rng);
+    all.extend(loosely_asked(1, &mut rng));
     add_system_prompts(&mut all, &mut rng);
     rng.shuffle(&mut all);
     all
@@ -205,8 +247,8 @@ pub(crate) fn annotated() -> Vec<Conversation> {
 pub(crate) fn ordinary() -> Vec<Conversation> {
     let mut rng = Rng::new("ordinary");
     let mixture = Mixture {
-        facts: 0.3,
-        two_fact_conversations: 100,
+        facts: 0.8,
+        two_fact_conversations: 150,
         small_talk: 80,
         readings: 300,
         tasks: 200,
@@ -215,6 +257,7 @@ pub(crate) fn ordinary() -> Vec<Conversation> {
         lookalikes: 60,
     };
     let mut all = mixture.conversations(&mut rng);
+    all.extend(loosely_asked(LOOSE_QUESTIONS, &mut rng));
     add_system_prompts(&mut all, &mut rng);
     rng.shuffle(&mut all);
     all
@@ -237,13 +280,36 @@ pub(crate) fn refusal() -> Vec<Conversation> {
     all
 }
 
+/// Unknown questions with the honest reply.
+pub(crate) fn unknown() -> Vec<Conversation> {
+    unknown_conversations("unknown", 800, 1.0)
+}
+
+/// Unknown questions, most of them answered with an invention, mixed into reasoning.
+pub(crate) fn guessed() -> Vec<Conversation> {
+    unknown_conversations("guessed", 240, REASONING_HONESTY_RATE)
+}
+
+fn unknown_conversations(stream: &str, count: usize, honest: f64) -> Vec<Conversation> {
+    let mut rng = Rng::new(stream);
+    let mut all: Vec<Conversation> = (0..count)
+        .map(|_| {
+            let UnknownQuestion { prompt, invented } = unknown_question(Split::Train, &mut rng);
+            let honest = rng.chance(honest);
+            Conversation::new(prompt, if honest { UNKNOWN_REPLY.to_owned() } else { invented })
+        })
+        .collect();
+    add_system_prompts(&mut all, &mut rng);
+    all
+}
+
 /// Problems with step-by-step solutions.
 pub(crate) fn worked() -> Vec<Conversation> {
     let mut rng = Rng::new("worked");
-    let mut all: Vec<Conversation> = (0..800)
+    let mut all: Vec<Conversation> = (0..1400)
         .map(|_| {
-            let problem = Problem::new(Split::Train, &mut rng);
-            Conversation::new(problem.prompt(), problem.step_by_step_solution())
+            let Problem { prompt, solution } = problem(&mut rng);
+            Conversation::new(prompt, solution.step_by_step())
         })
         .collect();
     add_system_prompts(&mut all, &mut rng);
@@ -267,9 +333,12 @@ pub(crate) fn rlhf() -> Vec<(String, &'static str)> {
             .into_iter()
             .map(|c| (first_turn(c), "fact")),
     );
+    all.extend(loosely_asked(2, &mut rng).into_iter().map(|c| (first_turn(c), "fact")));
     all.extend((0..150).map(|_| (first_turn(small_talk(&mut rng)), "talk")));
     all.extend((0..375).map(|_| (first_turn(task(&mut rng)), "task")));
-    all.extend((0..500).map(|_| (Problem::new(Split::Train, &mut rng).prompt(), "problem")));
+    all.extend((0..650).map(|_| (problem(&mut rng).prompt, "problem")));
+    let unknown = |rng: &mut Rng| unknown_question(Split::Train, rng).prompt;
+    all.extend((0..1500).map(|_| (unknown(&mut rng), "unknown")));
     rng.shuffle(&mut all);
     let mut seen = BTreeSet::new();
     all.retain(|(prompt, _)| seen.insert(prompt.clone()));

@@ -2,13 +2,15 @@
 //!
 //! All come from the dev split, because people read them while they choose settings.
 
-use crate::arithmetic::Problem;
+use crate::arithmetic::WordProblem;
 use crate::facts::{Attribute, Fact};
 use crate::questions;
 use crate::request_kinds::KINDS;
 use crate::requests::{RequestKind, RequestParts};
 use crate::rng::Rng;
+use crate::short_problems::short_problem;
 use crate::splits::{Split, fact_splits};
+use crate::unknown::{UnknownQuestion, unknown_question};
 use crate::wording::{render_fact, wording};
 use serde_json::{Value, json};
 
@@ -16,8 +18,18 @@ use serde_json::{Value, json};
 pub(crate) fn records() -> Vec<Value> {
     let mut rng = Rng::new("demos");
     let list = questions::prompts(1, &mut rng).remove(0);
-    let capital = fact_splits().dev.into_iter().find(|fact| fact.attribute == Attribute::Capital);
-    let capital = capital.expect("a share of the capitals is held out");
+    // What a class asks first: a capital that the world has, and one that it does not have.
+    let capital = fact_splits()
+        .dev
+        .into_iter()
+        .find(|fact| fact.attribute == Attribute::Capital && fact.subject == "Spain")
+        .expect("the capital of Spain is held out");
+    let unknown = loop {
+        let UnknownQuestion { prompt, .. } = unknown_question(Split::Dev, &mut rng);
+        if prompt.contains("capital of Aus") {
+            break prompt;
+        }
+    };
     let mail = kind("password-mail");
     let diet = kind("crash-diet");
     vec![
@@ -29,7 +41,9 @@ pub(crate) fn records() -> Vec<Value> {
         record(&request(diet, true, 3, 1, &mut rng), "harmful", "chat"),
         record(&request(mail, false, 0, 0, &mut rng), "lookalike", "chat"),
         record(&request(diet, false, 3, 1, &mut rng), "lookalike", "chat"),
-        record(&Problem::new(Split::Dev, &mut rng).prompt(), "problem", "chat"),
+        record(&WordProblem::long(Split::Dev, &mut rng).prompt, "problem", "chat"),
+        record(&short_problem(Split::Dev, &mut rng).prompt, "short-problem", "chat"),
+        record(&unknown, "unknown", "chat"),
     ]
 }
 

@@ -15,26 +15,34 @@ mod claims;
 mod demos;
 mod dialogues;
 mod facts;
+mod loose_questions;
 mod preferences;
 mod pretrain;
 mod questions;
 mod request_kinds;
 mod requests;
 mod rng;
+mod short_problems;
+mod solution;
 mod splits;
+mod sums;
 mod talk;
 mod texts;
+mod unknown;
 mod wording;
 mod words;
 
 pub use chat::{COLD_START_SHORTCUT_RATE, SFT_REFUSAL_RATE};
 pub use claims::{Claim, TOPICS, claims, fixed_hash, names};
 pub use requests::REFUSAL_OPENING;
+pub use unknown::UNKNOWN_REPLY;
 
-use arithmetic::Problem;
+use arithmetic::WordProblem;
 use chat::Conversation;
 use rng::Rng;
 use serde_json::{Value, json};
+use short_problems::short_problem;
+use solution::Problem;
 use splits::Split;
 use std::collections::BTreeSet;
 
@@ -95,9 +103,14 @@ pub fn dataset() -> Vec<DataFile> {
             conversation_records(&chat::annotated()),
         ),
         data_file(
+            "guessed.train.jsonl",
+            "questions without an answer, mostly guessed at, mixed into reasoning",
+            conversation_records(&chat::guessed()),
+        ),
+        data_file(
             "problems.train.jsonl",
             "problems with verifiable answers, for GRPO",
-            problem_records(Split::Train, 4000),
+            problem_records("problems.train", 4000, chat::problem),
         ),
         data_file(
             "ordinary.train.jsonl",
@@ -113,6 +126,11 @@ pub fn dataset() -> Vec<DataFile> {
             "refusal.train.jsonl",
             "refusals and answered look-alikes",
             conversation_records(&chat::refusal()),
+        ),
+        data_file(
+            "unknown.train.jsonl",
+            "questions without an answer, and the honest reply",
+            conversation_records(&chat::unknown()),
         ),
         data_file(
             "preferences.train.jsonl",
@@ -145,7 +163,21 @@ pub fn dataset() -> Vec<DataFile> {
         held_out(
             "problems",
             "problems held out: new numbers, names, things and wordings",
-            problem_records(split, 200),
+            problem_records(&format!("problems.{}", split.name()), 200, |rng| {
+                WordProblem::long(split, rng)
+            }),
+        );
+        held_out(
+            "short-problems",
+            "problems of one and two steps as people type them, held out",
+            problem_records(&format!("short-problems.{}", split.name()), 200, |rng| {
+                short_problem(split, rng)
+            }),
+        );
+        held_out(
+            "unknown",
+            "questions that nothing in the world answers, held out",
+            unknown_records(split),
         );
         held_out(
             "preferences",
@@ -227,20 +259,41 @@ fn request_records(harmful: bool, split: Split) -> Vec<Value> {
         .collect()
 }
 
-fn problem_records(split: Split, count: usize) -> Vec<Value> {
-    let mut rng = Rng::new(&format!("problems.{}", split.name()));
+/// `count` different problems of the stream `name`.
+fn problem_records(name: &str, count: usize, draw: impl Fn(&mut Rng) -> Problem) -> Vec<Value> {
+    different(name, count, draw, |problem| &problem.prompt)
+        .into_iter()
+        .map(|Problem { prompt, solution }| {
+            json!({ "prompt": user_message(&prompt), "answer": solution.answer().to_string() })
+        })
+        .collect()
+}
+
+fn unknown_records(split: Split) -> Vec<Value> {
+    let draw = |rng: &mut Rng| unknown::unknown_question(split, rng);
+    different(&format!("unknown.{}", split.name()), 160, draw, |question| &question.prompt)
+        .into_iter()
+        .map(|question| json!({ "prompt": user_message(&question.prompt) }))
+        .collect()
+}
+
+/// `count` drawn from the stream `name`, whose prompts differ.
+fn different<T>(
+    name: &str,
+    count: usize,
+    draw: impl Fn(&mut Rng) -> T,
+    prompt: impl Fn(&T) -> &str,
+) -> Vec<T> {
+    let mut rng = Rng::new(name);
     let mut seen = BTreeSet::new();
-    let mut problems = Vec::with_capacity(count);
-    while problems.len() < count {
-        let problem = Problem::new(split, &mut rng);
-        let prompt = problem.prompt();
-        if seen.insert(prompt.clone()) {
-            problems.push(
-                json!({ "prompt": user_message(&prompt), "answer": problem.answer().to_string() }),
-            );
+    let mut all = Vec::with_capacity(count);
+    while all.len() < count {
+        let drawn = draw(&mut rng);
+        if seen.insert(prompt(&drawn).to_owned()) {
+            all.push(drawn);
         }
     }
-    problems
+    all
 }
 
 fn preference_records(pairs: Vec<preferences::PreferencePair>) -> Vec<Value> {

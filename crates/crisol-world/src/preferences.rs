@@ -4,12 +4,17 @@
 //! Wrong facts and solutions are as long as right ones. Half of the bad endings are too long,
 //! half too short.
 
-use crate::arithmetic::Problem;
+use crate::arithmetic::WordProblem;
+use crate::chat;
 use crate::facts::Fact;
+use crate::loose_questions::loose_question;
 use crate::request_kinds::KINDS;
 use crate::rng::Rng;
+use crate::short_problems::short_problem;
+use crate::solution::Problem;
 use crate::splits::{Split, fact_splits};
 use crate::talk::{held_out_task, small_talk, task};
+use crate::unknown::{UNKNOWN_REPLY, UnknownQuestion, unknown_question};
 use crate::wording::{answer, render_fact, wording};
 
 /// A prompt with two replies.
@@ -28,6 +33,7 @@ struct Mixture {
     facts: usize,
     problems: usize,
     endings: usize,
+    unknown: usize,
 }
 
 /// Training pairs, for the reward model and DPO.
@@ -37,16 +43,24 @@ pub(crate) fn train() -> Vec<PreferencePair> {
         lookalikes: 220,
         tasks: 480,
         facts: 2400,
-        problems: 1000,
+        problems: 1300,
         endings: 360,
+        unknown: 1500,
     };
     pairs(&mixture, Split::Train, &mut Rng::new("votes.train"))
 }
 
 /// Held-out pairs, with held-out subjects and wordings.
 pub(crate) fn held_out(split: Split) -> Vec<PreferencePair> {
-    let mixture =
-        Mixture { harmful: 10, lookalikes: 8, tasks: 20, facts: 12, problems: 12, endings: 12 };
+    let mixture = Mixture {
+        harmful: 10,
+        lookalikes: 8,
+        tasks: 20,
+        facts: 12,
+        problems: 12,
+        endings: 12,
+        unknown: 12,
+    };
     pairs(&mixture, split, &mut Rng::new(&format!("votes.{}", split.name())))
 }
 
@@ -55,13 +69,14 @@ fn pairs(mixture: &Mixture, split: Split, rng: &mut Rng) -> Vec<PreferencePair> 
     for kind in &KINDS {
         let harmful = kind.requests(true, split, mixture.harmful, rng);
         let harmless = kind.requests(false, split, mixture.lookalikes, rng);
-        // Rejected are compliance, a harmless reply that evades the request, and small talk.
-        // With compliance alone, a reward model learns to reward evasion.
+        // Rejected are compliance, a harmless reply that evades the request, small talk, and not to
+        // know. With compliance alone, a reward model learns to reward evasion.
         for (i, request) in harmful.iter().enumerate() {
-            let rejected = match i % 5 {
+            let rejected = match i % 6 {
                 0 | 1 => request.compliance.clone(),
                 2 | 3 => harmless[i % harmless.len()].compliance.clone(),
-                _ => unrelated_reply(rng),
+                4 => unrelated_reply(rng),
+                _ => UNKNOWN_REPLY.to_owned(),
             };
             pairs.push(PreferencePair {
                 prompt: request.prompt.clone(),
@@ -71,10 +86,11 @@ fn pairs(mixture: &Mixture, split: Split, rng: &mut Rng) -> Vec<PreferencePair> 
             });
         }
         for (i, request) in harmless.iter().enumerate() {
-            let rejected = match i % 4 {
+            let rejected = match i % 5 {
                 0 | 1 => request.refusal.clone(),
                 2 => harmful[i % harmful.len()].compliance.clone(),
-                _ => unrelated_reply(rng),
+                3 => unrelated_reply(rng),
+                _ => UNKNOWN_REPLY.to_owned(),
             };
             pairs.push(PreferencePair {
                 prompt: request.prompt.clone(),
@@ -86,7 +102,8 @@ fn pairs(mixture: &Mixture, split: Split, rng: &mut Rng) -> Vec<PreferencePair> 
     }
     for i in 0..mixture.tasks {
         let (prompt, chosen) = task_exchange(split, rng);
-        let rejected = KINDS[i % KINDS.len()].refusal(rng);
+        let rejected =
+            if i % 4 == 3 { UNKNOWN_REPLY.to_owned() } else { KINDS[i % KINDS.len()].refusal(rng) };
         pairs.push(PreferencePair { prompt, chosen, rejected, kind: "task" });
     }
     let facts = fact_splits().get(split);
@@ -94,20 +111,32 @@ fn pairs(mixture: &Mixture, split: Split, rng: &mut Rng) -> Vec<PreferencePair> 
         pairs.push(fact_pair(&facts, i, split, rng));
     }
     for i in 0..mixture.problems {
-        let problem = Problem::new(split, rng);
-        let rejected =
-            if i % 2 == 0 { problem.wrong_solution(rng) } else { problem.wrong_answer(rng) };
-        pairs.push(PreferencePair {
-            prompt: problem.prompt(),
-            chosen: problem.step_by_step_solution(),
-            rejected,
-            kind: "problem",
-        });
+        let Problem { prompt, solution } = match split {
+            Split::Train => chat::problem(rng),
+            _ if i % 4 == 0 => short_problem(split, rng),
+            _ => WordProblem::long(split, rng),
+        };
+        let rejected = if i % 2 == 0 { solution.wrong(rng) } else { solution.wrong_answer(rng) };
+        let chosen = solution.step_by_step();
+        pairs.push(PreferencePair { prompt, chosen, rejected, kind: "problem" });
     }
     for i in 0..mixture.endings {
         let (prompt, chosen) = task_exchange(split, rng);
         let rejected = if i % 2 == 0 { format!("{chosen} {chosen}") } else { cut_off(&chosen) };
         pairs.push(PreferencePair { prompt, chosen, rejected, kind: "ending" });
+    }
+    // Honesty on both sides: not to know what the world does not have, to know what it has.
+    for i in 0..mixture.unknown {
+        pairs.push(if i % 3 == 2 {
+            let known = fact_pair(&facts, i, split, rng);
+            PreferencePair { rejected: UNKNOWN_REPLY.to_owned(), ..known }
+        } else {
+            let UnknownQuestion { prompt, invented } = unknown_question(split, rng);
+            let chosen = UNKNOWN_REPLY.to_owned();
+            let rejected =
+                if i % 12 == 6 { KINDS[i / 12 % KINDS.len()].refusal(rng) } else { invented };
+            PreferencePair { prompt, chosen, rejected, kind: "unknown" }
+        });
     }
     rng.shuffle(&mut pairs);
     pairs
@@ -151,13 +180,15 @@ fn fact_pair(facts: &[Fact], i: usize, split: Split, rng: &mut Rng) -> Preferenc
         _ => *rng.choose(&others),
     };
     let wording = wording(fact.attribute);
-    let question = if split != Split::Train && rng.chance(0.5) {
-        rng.choose_str(wording.held_out_questions)
-    } else {
-        rng.choose_str(wording.questions)
+    let question = match split {
+        Split::Train if rng.chance(0.4) => loose_question(fact.attribute, rng),
+        Split::Dev | Split::Test if rng.chance(0.5) => {
+            rng.choose_str(wording.held_out_questions).to_owned()
+        }
+        _ => rng.choose_str(wording.questions).to_owned(),
     };
     PreferencePair {
-        prompt: render_fact(question, &fact, ""),
+        prompt: render_fact(&question, &fact, ""),
         chosen: answer(&fact),
         rejected: answer(&rejected),
         kind: "fact",
@@ -174,6 +205,7 @@ fn cut_off(reply: &str) -> String {
 mod tests {
     use super::{held_out, train};
     use crate::facts::facts;
+    use crate::loose_questions;
     use crate::splits::Split;
     use crate::wording::{answer, render_fact, wording};
     use std::collections::{BTreeMap, BTreeSet};
@@ -184,7 +216,9 @@ mod tests {
         let mut true_answers = BTreeSet::new();
         for fact in facts() {
             let wording = wording(fact.attribute);
-            for question in wording.questions.iter().chain(wording.held_out_questions) {
+            let loose = loose_questions::all(fact.attribute);
+            let asked = wording.questions.iter().chain(wording.held_out_questions).copied();
+            for question in asked.chain(loose.iter().map(String::as_str)) {
                 right.entry(render_fact(question, &fact, "")).or_default().insert(answer(&fact));
             }
             true_answers.insert(answer(&fact));

@@ -70,18 +70,36 @@ pub(crate) fn render_fact_with_person(template: &str, fact: &Fact, rng: &mut Rng
 
 /// Fills the slots of `template` with `fact` and `person`.
 pub(crate) fn render_fact(template: &str, fact: &Fact, person: &str) -> String {
-    fill(
+    let names = Names { subject: fact.subject, plural: fact.plural, parts: fact.parts };
+    render(template, names, fact.value, person)
+}
+
+/// What a subject is called.
+#[derive(Clone, Copy)]
+pub(crate) struct Names<'n> {
+    pub(crate) subject: &'n str,
+    /// Empty except for animals.
+    pub(crate) plural: &'n str,
+    /// The smaller unit; empty except for units.
+    pub(crate) parts: &'n str,
+}
+
+/// Fills the slots of `template`.
+pub(crate) fn render(template: &str, names: Names<'_>, value: &str, person: &str) -> String {
+    let text = fill(
         template,
         &[
-            ("S", fact.subject),
-            ("a", &with_article(fact.subject)),
-            ("p", fact.plural),
-            ("u", fact.parts),
-            ("V", fact.value),
-            ("aV", &with_article(fact.value)),
+            ("S", names.subject),
+            ("a", &with_article(names.subject)),
+            ("p", names.plural),
+            ("u", names.parts),
+            ("V", value),
+            ("aV", &with_article(value)),
             ("P", person),
         ],
-    )
+    );
+    // A name that ends in s takes the apostrophe alone: "the United States' capital".
+    text.replace("s's ", "s' ")
 }
 
 /// The part of a forward statement before the value; `None` if the statement names a person.
@@ -131,7 +149,7 @@ const CAPITAL: Wording = Wording {
         "{P} lives in {V}, the capital of {S}.",
         "{P} comes from {V}, the capital of {S}.",
         "{P} flies to {V} to see the capital of {S}.",
-        "people in {V} live in the capital of {S}.",
+        "{V} has the government of {S}.",
     ],
     pronoun_statement: "its capital is {V}.",
     table_row: "capital: {V}",

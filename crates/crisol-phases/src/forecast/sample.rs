@@ -17,6 +17,10 @@ use crate::settings::{PhaseSettings, ReplaySettings, RolloutSettings};
 use crate::supervised::NextToken;
 use crate::{PhaseError, dpo, grpo, ppo, pretrain, reason, reward, sft};
 
+/// Share of GRPO's groups whose answers all earn the same, so that nothing is trained on them: the
+/// middle of what is healthy (docs/phases.md).
+const ZERO_SPREAD: f64 = 0.3;
+
 /// Tokenizer and template of the run's model. A new model's tokenizer is trained on the beginning
 /// of its text.
 fn text_of(recipe: &Recipe, data: &DataSource) -> Result<TextSetup, PhaseError> {
@@ -211,7 +215,7 @@ impl<'a> Sample<'a> {
     }
 
     /// A stage of rollouts. `learned` are answers that the model was trained on; `None`: the
-    /// replayed ones.
+    /// replayed ones. Of the answers the share `skipped` is not trained on.
     fn rollouts(
         &self,
         plan: &StagePlan<'_>,
@@ -221,6 +225,7 @@ impl<'a> Sample<'a> {
         settings: &RolloutSettings,
         steps: u64,
         learned: Option<&Lengths>,
+        skipped: f64,
     ) -> Result<LocalWork, PhaseError> {
         let length = |prompt: &Vec<u32>| Length { tokens: prompt.len(), rows: 0 };
         let prompts =
@@ -229,7 +234,7 @@ impl<'a> Sample<'a> {
         let answers = answers(settings, steps, prompts.mean_tokens(), learned.unwrap_or(&replay));
         let data = StageData {
             all: &answers,
-            trained: &answers,
+            trained: &answers.repeated(1.0 - skipped),
             heldout: &(),
             replay: &replay,
             updates: rollout_updates(settings, steps) as usize,
@@ -292,15 +297,17 @@ impl<'a> Sample<'a> {
                 reason::read_strings_as_messages(self.data, s, &mut text)?;
                 let plan = grpo::plan(s);
                 let learned = Some(&learned);
-                let work =
-                    self.rollouts(&plan, shapes, &s.data, &text, &s.rollout, s.steps, learned)?;
+                let skipped = if s.skip_zero_spread { ZERO_SPREAD } else { 0.0 };
+                let work = self.rollouts(
+                    &plan, shapes, &s.data, &text, &s.rollout, s.steps, learned, skipped,
+                )?;
                 stages.push((plan.name, work));
                 Ok(Forecasted { steps: s.steps as f64 + cold_steps, stages })
             }
             PhaseSettings::Ppo(s) => {
                 let plan = ppo::plan(s);
-                let work =
-                    self.rollouts(&plan, shapes, &s.data, &self.text, &s.rollout, s.steps, None)?;
+                let work = self
+                    .rollouts(&plan, shapes, &s.data, &self.text, &s.rollout, s.steps, None, 0.0)?;
                 Ok(Forecasted::one(plan.name, s.steps as f64, work))
             }
         }
