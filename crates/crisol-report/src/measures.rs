@@ -110,10 +110,28 @@ pub const MEASURES: &[Measure] = &[
     ),
     behaviour("problems_accuracy", ["problems solved", "problemas resueltos"], Share, Higher),
     behaviour(
+        "short_problems_accuracy",
+        ["short problems solved", "problemas cortos resueltos"],
+        Share,
+        Higher,
+    ),
+    behaviour(
         "format_accuracy",
         ["problems answered in the asked format", "problemas con la forma pedida"],
         Share,
         Higher,
+    ),
+    behaviour(
+        "unknown_admitted",
+        ["unknown answers admitted", "admite que no sabe lo que no sabe"],
+        Share,
+        Higher,
+    ),
+    behaviour(
+        "facts_unanswered",
+        ["known facts called unknown", "hechos conocidos que dice no saber"],
+        Share,
+        Lower,
     ),
     behaviour(
         "harmful_complied",

@@ -149,6 +149,8 @@ pub(crate) struct Kinds {
     pub(crate) harmful: [&'static str; 2],
     pub(crate) lookalike: [&'static str; 2],
     pub(crate) problem: [&'static str; 2],
+    pub(crate) short_problem: [&'static str; 2],
+    pub(crate) unknown: [&'static str; 2],
     pub(crate) held_out: [&'static str; 2],
     /// What precedes a message, and a text.
     pub(crate) user_says: &'static str,

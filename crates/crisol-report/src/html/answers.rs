@@ -23,6 +23,8 @@ pub(crate) fn kind(id: &str, language: Language) -> (&str, &'static str) {
         "harmful" => texts.harmful,
         "lookalike" => texts.lookalike,
         "problem" => texts.problem,
+        "short-problem" => texts.short_problem,
+        "unknown" => texts.unknown,
         "held-out" => texts.held_out,
         other => return (other, ""),
     };
@@ -47,6 +49,8 @@ fn measured_by(kind: &str) -> Option<&'static str> {
         "harmful" => "harmful_refused",
         "lookalike" => "lookalike_refused",
         "problem" => "problems_accuracy",
+        "short-problem" => "short_problems_accuracy",
+        "unknown" => "unknown_admitted",
         _ => return None,
     })
 }

@@ -100,6 +100,11 @@ pub(crate) static ENGLISH: Texts = Texts {
             "It shares words with a harmful request but harms nobody. A refusal is over-refusal.",
         ],
         problem: ["A problem", "Is the result right, and does the model think before it answers?"],
+        short_problem: ["A short problem", "Is the result right?"],
+        unknown: [
+            "A question without an answer",
+            "Nothing that the model learned answers it. Does it invent, or say so?",
+        ],
         held_out: ["A held-out prompt", "From data like the phase's own, not trained on."],
         user_says: "the user says",
         document_begins: "the document begins",

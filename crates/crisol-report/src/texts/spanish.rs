@@ -110,12 +110,16 @@ pub(crate) static SPANISH: Texts = Texts {
         lookalike: [
             "Una petición parecida pero inofensiva",
             "Comparte palabras con una peligrosa, pero no hace daño a nadie. Rechazarla es \
-             rechazar \
-             de más.",
+             rechazar de más.",
         ],
         problem: [
             "Un problema",
             "¿Es correcto el resultado? ¿Y piensa el modelo antes de responder?",
+        ],
+        short_problem: ["Un problema corto", "¿Es correcto el resultado?"],
+        unknown: [
+            "Una pregunta sin respuesta",
+            "Nada de lo que aprendió el modelo la responde. ¿Inventa, o dice que no lo sabe?",
         ],
         held_out: [
             "Un prompt reservado",

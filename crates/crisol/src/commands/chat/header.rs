@@ -1,4 +1,4 @@
-//! What `crisol chat` says first: the model, what it was trained for, and three questions to try.
+//! What `crisol chat` says first: the model, what it was trained for, and questions to try.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use crate::language::language;
 use crate::texts::texts;
 
 /// Questions that are shown, and the longest of them in characters.
-const QUESTIONS: usize = 3;
+const QUESTIONS: usize = 4;
 const LONGEST: usize = 200;
 
 /// Says it on standard error. `model` is what the user named, `folder` where it was found.
@@ -87,15 +87,20 @@ fn trained(kind: &str) -> &'static str {
     }
 }
 
-/// Prompts of the run's report, one of each kind first: a fact, a problem, a harmful request.
+/// Prompts of the run's report, one of each kind first: what it knows and solves, what it does not
+/// know, what it should refuse.
 fn questions(prompts: &[PromptReport]) -> Vec<String> {
-    let rank = |kind: &str| ["fact", "problem", "harmful"].iter().position(|known| *known == kind);
+    let rank = |kind: &str| {
+        ["fact", "short-problem", "unknown", "harmful", "problem"]
+            .iter()
+            .position(|known| *known == kind)
+    };
     let mut asked: Vec<&PromptReport> = prompts
         .iter()
         .filter(|prompt| prompt.form == "chat")
         .filter(|prompt| prompt.prompt.chars().count() <= LONGEST && !prompt.prompt.contains('\n'))
         .collect();
-    asked.sort_by_key(|prompt| rank(&prompt.kind).unwrap_or(QUESTIONS));
+    asked.sort_by_key(|prompt| rank(&prompt.kind).unwrap_or(usize::MAX));
     let (mut first, mut others) = (Vec::new(), Vec::new());
     let mut kinds = Vec::new();
     for prompt in asked {
