@@ -216,14 +216,14 @@ text(
     """
 ## The data
 
-Crisol has a small world of facts in it: 46 countries, some animals, materials and people. The text
+Crisol has a small world of facts in it: 47 countries, some animals, materials and people. The text
 about it is made by rules, so we know what the model can know, and what is held out to measure it.
 `crisol data export` writes all of it.
 """,
     """
 ## Los datos
 
-Crisol lleva dentro un mundo pequeño de hechos: 46 países, algunos animales, materiales y personas.
+Crisol lleva dentro un mundo pequeño de hechos: 47 países, algunos animales, materiales y personas.
 El texto sobre ese mundo se genera con reglas. Por eso sabemos qué puede saber el modelo y qué se
 reserva para medirlo. `crisol data export` lo escribe todo.
 """,
