@@ -274,12 +274,8 @@ fn random_product(rng: &mut Rng) -> Step {
 fn random_step_from(value: u32, rng: &mut Rng) -> Step {
     loop {
         let by = rng.range(MIN_OPERAND, MAX_OPERAND);
-        if rng.chance(0.5) {
-            if value + by <= MAX_VALUE {
-                return Step::new(value, Operation::Add, by);
-            }
-        } else if value >= by + MIN_VALUE {
-            return Step::new(value, Operation::Subtract, by);
+        if let Some(step) = Step::add_or_subtract(value, by, MIN_VALUE..=MAX_VALUE, rng) {
+            return step;
         }
     }
 }

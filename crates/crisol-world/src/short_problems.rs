@@ -233,12 +233,8 @@ fn steps(count: usize, split: Split, rng: &mut Rng) -> Solution {
 fn sum(value: u32, rng: &mut Rng) -> Step {
     loop {
         let by = if rng.chance(0.6) { rng.range(1, 9) } else { rng.range(10, MAX_SUM) };
-        if rng.chance(0.5) {
-            if value + by <= MAX_SUM {
-                return Step::new(value, Operation::Add, by);
-            }
-        } else if value >= by {
-            return Step::new(value, Operation::Subtract, by);
+        if let Some(step) = Step::add_or_subtract(value, by, 0..=MAX_SUM, rng) {
+            return step;
         }
     }
 }

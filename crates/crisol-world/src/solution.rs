@@ -3,6 +3,8 @@
 //! A sum of two numbers of two digits is worked by tens, then ones: 17 + 26 becomes 17 + 20 = 37,
 //! 37 + 6 = 43. So a model needs only the steps that pre-training shows many times.
 
+use std::ops::RangeInclusive;
+
 use crate::rng::Rng;
 
 /// The operation of a step.
@@ -40,6 +42,20 @@ impl Step {
             Operation::Multiply => left * right,
         };
         Self { left, operation, right, result }
+    }
+
+    /// Adds or subtracts `by`, by chance; `None` if the result would be outside `results`.
+    pub(crate) fn add_or_subtract(
+        value: u32,
+        by: u32,
+        results: RangeInclusive<u32>,
+        rng: &mut Rng,
+    ) -> Option<Self> {
+        if rng.chance(0.5) {
+            (value + by <= *results.end()).then(|| Self::new(value, Operation::Add, by))
+        } else {
+            (value >= by + results.start()).then(|| Self::new(value, Operation::Subtract, by))
+        }
     }
 
     /// The step as "7 + 5 = 12".
