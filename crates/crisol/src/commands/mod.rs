@@ -42,7 +42,7 @@ use crate::texts::texts;
 
 const EXAMPLES: &str = "\
 Examples:
-  crisol run                            all phases on the embedded data, about eight minutes
+  crisol run                            all phases on the embedded data, about ten minutes
   crisol run my.toml --out runs/mine    your own recipe
   crisol chat runs/crisol-world/5-ppo   chat with the result
   crisol sft MODEL --data chats.jsonl --out runs/tuned
