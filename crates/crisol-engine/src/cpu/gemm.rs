@@ -76,7 +76,7 @@ const L1_FLOATS: usize = 4 * 1024;
 /// With more columns or an even stride, `A` is packed, unless all of it fits ([`L1_FLOATS`]).
 const MAX_COLUMNS_IN_PLACE: usize = 64;
 /// Floats in a cache line.
-const CACHE_LINE: usize = 16;
+pub(super) const CACHE_LINE: usize = 16;
 /// Steps over `l` per test for the end of the loop, for mr = 6: a test at every step would take
 /// issue slots from the multiply-adds. The longer steps of mr = 12 hide the test, and unrolling
 /// them makes the compiler spill accumulators to the stack.
@@ -518,15 +518,21 @@ unsafe fn multiply_panel<P: Product<S>, S: Simd, const MR: usize>(
 /// Prefetches the cache line of a value.
 #[inline(always)]
 pub(super) fn prefetch<T>(value: &T) {
+    prefetch_address(std::ptr::from_ref(value));
+}
+
+/// Prefetches the cache line of any address.
+#[inline(always)]
+pub(super) fn prefetch_address<T>(address: *const T) {
     #[cfg(target_arch = "x86_64")]
     #[allow(unsafe_code)]
     // SAFETY: a prefetch has no architectural effect at any address; x86-64 includes SSE.
     unsafe {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(value).cast());
+        _mm_prefetch::<_MM_HINT_T0>(address.cast());
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = value;
+    let _ = address;
 }
 
 /// Floating-point operations per second of `[rows, inner] · [inner, cols]` on one thread, measured

@@ -185,6 +185,7 @@ pub(super) mod instruction {
     };
     use std::mem::transmute;
 
+    use super::super::gemm::{CACHE_LINE, prefetch_address};
     use super::Mat;
 
     fn detected() -> bool {
@@ -227,6 +228,9 @@ pub(super) mod instruction {
         cols
     }
 
+    /// Rows from those that are rounded to those that are prefetched.
+    const AHEAD: usize = 8;
+
     /// One call for all rows: a call for each pair took longer than their rounding.
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
     fn pair_vectors_of_rows(mat: Mat<'_>, panels: &mut [f32], width: usize) {
@@ -236,6 +240,12 @@ pub(super) mod instruction {
         for l in 0..rows / 2 {
             let first = &numbers[2 * l * stride..][..cols];
             let second = &numbers[(2 * l + 1) * stride..][..cols];
+            // Runs of a few columns of a wide matrix end before the processor foresees the next.
+            for row in [2 * l + AHEAD, 2 * l + AHEAD + 1] {
+                for line in (0..cols).step_by(CACHE_LINE) {
+                    prefetch_address(numbers.as_ptr().wrapping_add(row * stride + line));
+                }
+            }
             let pairs = first.chunks_exact(width).zip(second.chunks_exact(width));
             for ((first, second), panel) in pairs.zip(panels.chunks_exact_mut(panel)) {
                 let (lanes, _) = panel[l * width..][..width].as_chunks_mut::<16>();

@@ -3,6 +3,8 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
+use super::gemm::{CACHE_LINE, prefetch_address};
+
 /// A matrix view with any strides.
 #[derive(Clone, Copy)]
 pub(crate) struct Mat<'a> {
@@ -141,6 +143,16 @@ impl<'a> MatMut<'a> {
             cols: range.len(),
             row_stride: self.row_stride,
             borrowed: PhantomData,
+        }
+    }
+
+    /// Prefetches rows.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, rows: Range<usize>) {
+        for row in rows {
+            for line in (0..self.cols).step_by(CACHE_LINE) {
+                prefetch_address(self.data.wrapping_add(row * self.row_stride + line));
+            }
         }
     }
 
