@@ -125,6 +125,7 @@ impl Amx {
                         let a_tiles = unsafe { a_tiles.assume_init_ref() };
                         let rows = SUMS.min(m_block.end - i);
                         let dst = dst.cols(j..(j + SUMS).min(n));
+                        // `C` may be in main memory; it arrives while its sums are computed.
                         dst.prefetch(i..i + rows);
                         multiply_tiles(&configured, a_tiles, whole, last, &mut sums);
                         store(dst, accumulate || first > 0, factor, i, &sums.0[..rows]);

@@ -240,8 +240,10 @@ pub(super) mod instruction {
         for l in 0..rows / 2 {
             let first = &numbers[2 * l * stride..][..cols];
             let second = &numbers[(2 * l + 1) * stride..][..cols];
-            // Runs of a few columns of a wide matrix end before the processor foresees the next.
-            for row in [2 * l + AHEAD, 2 * l + AHEAD + 1] {
+            // Short runs of a wide matrix end before the processor foresees the next. Whole rows
+            // follow each other.
+            let ahead = if cols < stride { 2 * l + AHEAD..2 * l + AHEAD + 2 } else { 0..0 };
+            for row in ahead {
                 for line in (0..cols).step_by(CACHE_LINE) {
                     prefetch_address(numbers.as_ptr().wrapping_add(row * stride + line));
                 }

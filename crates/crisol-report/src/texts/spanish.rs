@@ -168,8 +168,8 @@ pub(crate) static SPANISH: Texts = Texts {
         },
         where_from: "De dónde salen estas cifras",
         sources: "El taller dice que el pre-training se lleva cerca del 95 % del cómputo, y todo \
-                  lo que sigue, cerca del 5 %. Los autores de DeepSeek-V3 publican 2.664 de 2.788 \
-                  millones de horas de GPU, que es el 95.6 %. OLMo-2 1B necesitó unas 1464 horas \
+                  lo que sigue, cerca del 5 %. Los autores de DeepSeek-V3 publican 2,664 de 2,788 \
+                  millones de horas de GPU, que es el 95,6 %. OLMo-2 1B necesitó unas 1464 horas \
                   de GPU después de su pre-training. Un modelo pequeño lee su texto en minutos. \
                   Las conversaciones, los rollouts y los pares de preferencias encogen menos: un \
                   comportamiento necesita cierto número de ejemplos para aparecer.",
