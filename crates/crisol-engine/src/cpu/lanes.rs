@@ -185,7 +185,7 @@ pub(super) mod instruction {
     };
     use std::mem::transmute;
 
-    use super::super::gemm::{CACHE_LINE, prefetch_address};
+    use super::super::mat::prefetch_rows;
     use super::Mat;
 
     fn detected() -> bool {
@@ -242,11 +242,9 @@ pub(super) mod instruction {
             let second = &numbers[(2 * l + 1) * stride..][..cols];
             // Short runs of a wide matrix end before the processor foresees the next. Whole rows
             // follow each other.
-            let ahead = if cols < stride { 2 * l + AHEAD..2 * l + AHEAD + 2 } else { 0..0 };
-            for row in ahead {
-                for line in (0..cols).step_by(CACHE_LINE) {
-                    prefetch_address(numbers.as_ptr().wrapping_add(row * stride + line));
-                }
+            if cols < stride {
+                let first = 2 * l + AHEAD;
+                prefetch_rows(numbers.as_ptr(), stride, cols, first..first + 2);
             }
             let pairs = first.chunks_exact(width).zip(second.chunks_exact(width));
             for ((first, second), panel) in pairs.zip(panels.chunks_exact_mut(panel)) {

@@ -77,6 +77,16 @@ impl<'a> Mat<'a> {
     }
 }
 
+/// Prefetches rows of a row-major matrix; those beyond its end do no harm.
+#[inline(always)]
+pub(super) fn prefetch_rows(data: *const f32, row_stride: usize, cols: usize, rows: Range<usize>) {
+    for row in rows {
+        for line in (0..cols).step_by(CACHE_LINE) {
+            prefetch_address(data.wrapping_add(row * row_stride + line));
+        }
+    }
+}
+
 /// A mutable row-major matrix view. Tasks may own different columns of one row, so it is a pointer
 /// and hands out runs of its own columns only.
 pub(crate) struct MatMut<'a> {
@@ -149,11 +159,7 @@ impl<'a> MatMut<'a> {
     /// Prefetches rows.
     #[inline(always)]
     pub(crate) fn prefetch(&self, rows: Range<usize>) {
-        for row in rows {
-            for line in (0..self.cols).step_by(CACHE_LINE) {
-                prefetch_address(self.data.wrapping_add(row * self.row_stride + line));
-            }
-        }
+        prefetch_rows(self.data, self.row_stride, self.cols, rows);
     }
 
     pub(crate) fn row_count(&self) -> usize {
