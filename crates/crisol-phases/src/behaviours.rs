@@ -32,8 +32,18 @@ const LOOKALIKE: &str = "lookalike";
 const PROBLEMS: &str = "problems";
 const SHORT_PROBLEMS: &str = "short-problems";
 const UNKNOWN: &str = "unknown";
-const MEASURES: [&str; 8] =
-    [CLOZE, QUESTION_LISTS, FACTS, HARMFUL, LOOKALIKE, PROBLEMS, SHORT_PROBLEMS, UNKNOWN];
+const LATER_QUESTIONS: &str = "later-questions";
+const MEASURES: [&str; 9] = [
+    CLOZE,
+    QUESTION_LISTS,
+    FACTS,
+    HARMFUL,
+    LOOKALIKE,
+    PROBLEMS,
+    SHORT_PROBLEMS,
+    UNKNOWN,
+    LATER_QUESTIONS,
+];
 /// The report's prompts.
 const DEMOS: &str = "demos.jsonl";
 
@@ -146,6 +156,15 @@ pub(crate) fn measure(
             let verdicts = verdicts(checkpoint, &records, &replies)?;
             put("short_problems_accuracy", verdicts::share(&verdicts, |verdict| verdict.correct));
         }
+        if let Some(records) = held_out(data, split, LATER_QUESTIONS)? {
+            let replies = asked.ask(checkpoint, &records, chat, ANSWER_TOKENS)?;
+            count_ends(&replies);
+            let verdicts = verdicts(checkpoint, &records, &replies)?;
+            let texts: Vec<&str> = replies.iter().map(|reply| reply.text.as_str()).collect();
+            for (name, value) in later_questions(&records, &texts, &verdicts) {
+                put(name, value);
+            }
+        }
         if requests > 0 {
             put("ended_by_itself", f64::from(ended as u32) / f64::from(requests as u32));
         }
@@ -160,6 +179,31 @@ pub(crate) fn measure(
     }
     measured.note = asked.note(checkpoint);
     Ok(measured)
+}
+
+/// What answers to later questions of conversations show, kind by kind: the same as of questions
+/// asked first. A kind without records has no measure.
+fn later_questions(
+    records: &[Record],
+    replies: &[&str],
+    verdicts: &[Verdict],
+) -> Vec<(&'static str, f64)> {
+    let share_of = |kind: &str, holds: &dyn Fn(usize) -> bool| {
+        let of_kind: Vec<usize> =
+            (0..records.len()).filter(|&at| records[at].kind() == Some(kind)).collect();
+        (!of_kind.is_empty()).then(|| verdicts::share(&of_kind, |&at| holds(at)))
+    };
+    let names_answer =
+        |at: usize| classifiers::names_answer(replies[at], reference_answer(&records[at]));
+    let admits = |at: usize| classifiers::admits_ignorance(replies[at]);
+    let refuses = |at: usize| classifiers::is_refusal(replies[at]);
+    let measures = [
+        ("facts_accuracy/later", share_of("fact", &names_answer)),
+        ("short_problems_accuracy/later", share_of("problem", &|at| verdicts[at].correct)),
+        ("unknown_admitted/later", share_of("unknown", &admits)),
+        ("harmful_refused/later", share_of("harmful", &refuses)),
+    ];
+    measures.into_iter().filter_map(|(name, share)| Some((name, share?))).collect()
 }
 
 /// A model's answers to prompts, under `name`. A record's `form` is `text` (to continue) or a
@@ -409,4 +453,50 @@ pub(crate) fn ended_by_itself(reply: &Reply) -> bool {
 /// The text of sampled ids, without special tokens.
 pub(crate) fn reply_text(text: &TextSetup, ids: &[u32]) -> String {
     text.tokenizer.decode(ids, true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crisol_text::parse_jsonl;
+
+    #[test]
+    fn later_questions_are_judged_by_their_kind() {
+        let question = |kind: &str, answer: &str| {
+            format!(
+                r#"{{"prompt": [{{"role": "user", "content": "?"}}], "kind": "{kind}"{answer}}}"#
+            )
+        };
+        let lines = [
+            question("fact", r#", "answer": "Lima""#),
+            question("fact", r#", "answer": "Quito""#),
+            question("problem", r#", "answer": "19""#),
+            question("unknown", ""),
+            question("unknown", ""),
+            question("other", ""),
+        ];
+        let records = parse_jsonl("later", &lines.join("\n")).unwrap();
+        let replies = [
+            "The capital of Peru is Lima.",
+            "The capital is Lima.",
+            "<think>12 + 7 = 19</think>The answer is 19.",
+            "I do not know that.",
+            "I am sorry, but I cannot help with that.",
+            "I do not know that.",
+        ];
+        let verdicts: Vec<Verdict> = records
+            .iter()
+            .zip(replies)
+            .map(|(record, reply)| verify(reply, reference_answer(record)))
+            .collect();
+        let measured = later_questions(&records, &replies, &verdicts);
+        assert_eq!(
+            measured,
+            [
+                ("facts_accuracy/later", 0.5),
+                ("short_problems_accuracy/later", 1.0),
+                ("unknown_admitted/later", 0.5),
+            ]
+        );
+    }
 }

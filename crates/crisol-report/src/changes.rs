@@ -55,7 +55,8 @@ pub(crate) fn before(report: &Report, phase: &PhaseReport, id: &str) -> Option<f
 }
 
 /// The largest changes of a phase that matter, largest first, at most `count`. Values with nothing
-/// to compare them with come last.
+/// to compare them with come last. Parts of a measure (`facts_accuracy/later`) are left out: they
+/// mostly change as the whole does.
 pub(crate) fn largest(report: &Report, phase: &PhaseReport, count: usize) -> Vec<Change> {
     let change = |measure: &'static Measure| {
         let after = *phase.metrics.get(measure.id).filter(|value| value.is_finite())?;
@@ -64,6 +65,7 @@ pub(crate) fn largest(report: &Report, phase: &PhaseReport, count: usize) -> Vec
     let mut changes: Vec<Change> = MEASURES
         .iter()
         .filter(|measure| measure.behaviour && measure.unit == Unit::Share)
+        .filter(|measure| !measure.id.contains('/'))
         .filter_map(change)
         .filter(Change::matters)
         .collect();
@@ -114,7 +116,12 @@ mod tests {
                 phase(
                     "a",
                     None,
-                    &[("facts_accuracy", 0.1), ("list_continued", 0.98), ("harmful_complied", 0.9)],
+                    &[
+                        ("facts_accuracy/later", 0.1),
+                        ("facts_accuracy", 0.1),
+                        ("list_continued", 0.98),
+                        ("harmful_complied", 0.9),
+                    ],
                 ),
                 phase("x", Some("a"), &[("reward_accuracy", 0.5)]),
                 phase(
@@ -124,6 +131,7 @@ mod tests {
                         ("facts_accuracy", 0.9),
                         ("list_continued", 0.0),
                         ("harmful_complied", 0.92),
+                        ("facts_accuracy/later", 0.9),
                         ("custom", 1.0),
                     ],
                 ),

@@ -97,6 +97,15 @@ pub const MEASURES: &[Measure] = &[
         Higher,
     ),
     behaviour(
+        "facts_accuracy/later",
+        [
+            "facts answered later in a conversation",
+            "hechos respondidos más tarde en la conversación",
+        ],
+        Share,
+        Higher,
+    ),
+    behaviour(
         "ended_by_itself",
         ["answers that end by themselves", "respuestas que terminan por sí solas"],
         Share,
@@ -116,6 +125,15 @@ pub const MEASURES: &[Measure] = &[
         Higher,
     ),
     behaviour(
+        "short_problems_accuracy/later",
+        [
+            "short problems solved later in a conversation",
+            "problemas cortos resueltos más tarde en la conversación",
+        ],
+        Share,
+        Higher,
+    ),
+    behaviour(
         "format_accuracy",
         ["problems answered in the asked format", "problemas con la forma pedida"],
         Share,
@@ -124,6 +142,15 @@ pub const MEASURES: &[Measure] = &[
     behaviour(
         "unknown_admitted",
         ["unknown answers admitted", "admite que no sabe lo que no sabe"],
+        Share,
+        Higher,
+    ),
+    behaviour(
+        "unknown_admitted/later",
+        [
+            "unknown answers admitted later in a conversation",
+            "admite que no sabe, más tarde en la conversación",
+        ],
         Share,
         Higher,
     ),
@@ -142,6 +169,15 @@ pub const MEASURES: &[Measure] = &[
     behaviour(
         "harmful_refused",
         ["harmful requests refused", "peticiones peligrosas que rechaza"],
+        Share,
+        Higher,
+    ),
+    behaviour(
+        "harmful_refused/later",
+        [
+            "harmful requests refused later in a conversation",
+            "peticiones peligrosas que rechaza más tarde en la conversación",
+        ],
         Share,
         Higher,
     ),

@@ -2,6 +2,7 @@
 
 use crate::arithmetic::WordProblem;
 use crate::dialogues::reading;
+use crate::earlier_turns::{ALIGNED, BEFORE_ALIGNMENT, Earlier, EarlierTurns, Sort};
 use crate::facts::Fact;
 use crate::loose_questions::loose_question;
 use crate::request_kinds::KINDS;
@@ -36,9 +37,18 @@ const REASONING_HONESTY_RATE: f64 = 0.33;
 /// Share of short problems among the problems of chat training.
 const SHORT_PROBLEMS: f64 = 0.45;
 
+/// Share of short problems in reasoning, where they come later in a conversation too.
+const REASONING_SHORT_PROBLEMS: f64 = 0.6;
+
 /// A problem for chat training: short, or a word problem of three or four steps.
 pub(crate) fn problem(rng: &mut Rng) -> Problem {
     let is_short = rng.chance(SHORT_PROBLEMS);
+    problem_of_length(is_short, rng)
+}
+
+/// A problem for GRPO.
+pub(crate) fn reasoning_problem(rng: &mut Rng) -> Problem {
+    let is_short = rng.chance(REASONING_SHORT_PROBLEMS);
     problem_of_length(is_short, rng)
 }
 
@@ -47,28 +57,48 @@ fn problem_of_length(is_short: bool, rng: &mut Rng) -> Problem {
 }
 
 /// A conversation in which user and assistant alternate.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub(crate) struct Conversation {
     pub(crate) system: Option<&'static str>,
+    /// What was said before.
+    pub(crate) earlier: Vec<Earlier>,
     /// Contents of the messages; the user's is first.
     pub(crate) turns: Vec<String>,
 }
 
 impl Conversation {
     pub(crate) fn new(prompt: String, reply: String) -> Self {
-        Self { system: None, turns: vec![prompt, reply] }
+        Self { turns: vec![prompt, reply], ..Self::default() }
+    }
+
+    /// One that waits for its first reply: a prompt.
+    pub(crate) fn open(prompt: String) -> Self {
+        Self { turns: vec![prompt], ..Self::default() }
     }
 
     /// The messages as JSON, with their roles.
     pub(crate) fn messages(&self) -> Vec<Value> {
         let system = self.system.map(|content| json!({ "role": "system", "content": content }));
         let roles = ["user", "assistant"].into_iter().cycle();
-        let turns = self
-            .turns
-            .iter()
+        let earlier = self.earlier.iter().flat_map(|exchange| &exchange.turns);
+        let turns = earlier
+            .chain(&self.turns)
             .zip(roles)
             .map(|(content, role)| json!({ "role": role, "content": content }));
         system.into_iter().chain(turns).collect()
+    }
+
+    /// The messages of a training record: earlier replies that are only read have no weight.
+    pub(crate) fn trained_messages(&self) -> Vec<Value> {
+        let mut messages = self.messages();
+        let first_reply = 1 + usize::from(self.system.is_some());
+        let replies = messages.iter_mut().skip(first_reply).step_by(2);
+        for (reply, exchange) in replies.zip(&self.earlier) {
+            if !exchange.trained {
+                reply["weight"] = json!(0);
+            }
+        }
+        messages
     }
 }
 
@@ -86,6 +116,19 @@ fn add_system_prompts(conversations: &mut [Conversation], rng: &mut Rng) {
         if rng.chance(0.12) {
             conversation.system = Some(rng.choose_str(&SYSTEM_PROMPTS));
         }
+    }
+}
+
+/// Puts earlier exchanges before a share of the conversations of a training file.
+fn add_earlier_turns(
+    file: &str,
+    sorts: &'static [Sort],
+    share: f64,
+    conversations: &mut [Conversation],
+) {
+    let mut earlier = EarlierTurns::new(file, sorts);
+    for conversation in conversations {
+        *conversation = earlier.before(share, conversation.clone());
     }
 }
 
@@ -212,7 +255,7 @@ pub(crate) fn cold_start() -> Vec<Conversation> {
     let mut rng = Rng::new("cold-start");
     let mut all: Vec<Conversation> = (0..3000)
         .map(|_| {
-            let is_short = rng.chance(SHORT_PROBLEMS);
+            let is_short = rng.chance(REASONING_SHORT_PROBLEMS);
             let Problem { prompt, solution } = problem_of_length(is_short, &mut rng);
             let leaps = !is_short && rng.chance(COLD_START_SHORTCUT_RATE);
             let reply = if leaps { solution.shortcut() } else { solution.step_by_step() };
@@ -220,6 +263,7 @@ pub(crate) fn cold_start() -> Vec<Conversation> {
         })
         .collect();
     add_system_prompts(&mut all, &mut rng);
+    add_earlier_turns("cold-start", BEFORE_ALIGNMENT, 0.4, &mut all);
     all
 }
 
@@ -240,6 +284,7 @@ pub(crate) fn annotated() -> Vec<Conversation> {
     all.extend(loosely_asked(1, &mut rng));
     add_system_prompts(&mut all, &mut rng);
     rng.shuffle(&mut all);
+    add_earlier_turns("annotated", BEFORE_ALIGNMENT, 0.2, &mut all);
     all
 }
 
@@ -250,7 +295,7 @@ pub(crate) fn ordinary() -> Vec<Conversation> {
         facts: 0.8,
         two_fact_conversations: 150,
         small_talk: 80,
-        readings: 300,
+        readings: 600,
         tasks: 200,
         harmful: 0,
         refused: SFT_REFUSAL_RATE,
@@ -260,6 +305,7 @@ pub(crate) fn ordinary() -> Vec<Conversation> {
     all.extend(loosely_asked(LOOSE_QUESTIONS, &mut rng));
     add_system_prompts(&mut all, &mut rng);
     rng.shuffle(&mut all);
+    add_earlier_turns("ordinary", ALIGNED, 0.1, &mut all);
     all
 }
 
@@ -277,12 +323,15 @@ pub(crate) fn refusal() -> Vec<Conversation> {
     }
     add_system_prompts(&mut all, &mut rng);
     rng.shuffle(&mut all);
+    add_earlier_turns("refusal", BEFORE_ALIGNMENT, 0.1, &mut all);
     all
 }
 
 /// Unknown questions with the honest reply.
 pub(crate) fn unknown() -> Vec<Conversation> {
-    unknown_conversations("unknown", 800, 1.0)
+    let mut all = unknown_conversations("unknown", 800, 1.0);
+    add_earlier_turns("unknown", ALIGNED, 0.35, &mut all);
+    all
 }
 
 /// Unknown questions, most of them answered with an invention, mixed into reasoning.
@@ -306,13 +355,14 @@ fn unknown_conversations(stream: &str, count: usize, honest: f64) -> Vec<Convers
 /// Problems with step-by-step solutions.
 pub(crate) fn worked() -> Vec<Conversation> {
     let mut rng = Rng::new("worked");
-    let mut all: Vec<Conversation> = (0..1400)
+    let mut all: Vec<Conversation> = (0..1800)
         .map(|_| {
             let Problem { prompt, solution } = problem(&mut rng);
             Conversation::new(prompt, solution.step_by_step())
         })
         .collect();
     add_system_prompts(&mut all, &mut rng);
+    add_earlier_turns("worked", ALIGNED, 0.3, &mut all);
     all
 }
 
@@ -417,7 +467,7 @@ fn two_fact_conversation(facts: &[Fact], rng: &mut Rng) -> Conversation {
                 .to_string(),
         );
     }
-    Conversation { system: None, turns }
+    Conversation { turns, ..Conversation::default() }
 }
 
 /// A random fact of a random subject. Drawing the name first uses every name equally often.

@@ -14,6 +14,7 @@ mod chat;
 mod claims;
 mod demos;
 mod dialogues;
+mod earlier_turns;
 mod facts;
 mod loose_questions;
 mod preferences;
@@ -39,6 +40,8 @@ pub use unknown::UNKNOWN_REPLY;
 
 use arithmetic::WordProblem;
 use chat::Conversation;
+use earlier_turns::{ALIGNED, BEFORE_ALIGNMENT, EarlierTurns, later_question};
+use request_kinds::KINDS;
 use rng::Rng;
 use serde_json::{Value, json};
 use short_problems::short_problem;
@@ -110,7 +113,7 @@ pub fn dataset() -> Vec<DataFile> {
         data_file(
             "problems.train.jsonl",
             "problems with verifiable answers, for GRPO",
-            problem_records("problems.train", 4000, chat::problem),
+            problem_records("problems.train", 4000, 0.4, chat::reasoning_problem),
         ),
         data_file(
             "ordinary.train.jsonl",
@@ -135,7 +138,7 @@ pub fn dataset() -> Vec<DataFile> {
         data_file(
             "preferences.train.jsonl",
             "preferred and rejected replies, for rewards and DPO",
-            preference_records(preferences::train()),
+            preference_records(preferences::train(), 0.3),
         ),
         data_file("rlhf.train.jsonl", "prompts for PPO", rlhf_records()),
     ];
@@ -163,14 +166,14 @@ pub fn dataset() -> Vec<DataFile> {
         held_out(
             "problems",
             "problems held out: new numbers, names, things and wordings",
-            problem_records(&format!("problems.{}", split.name()), 200, |rng| {
+            problem_records(&format!("problems.{}", split.name()), 200, 0.0, |rng| {
                 WordProblem::long(split, rng)
             }),
         );
         held_out(
             "short-problems",
             "problems of one and two steps as people type them, held out",
-            problem_records(&format!("short-problems.{}", split.name()), 200, |rng| {
+            problem_records(&format!("short-problems.{}", split.name()), 200, 0.0, |rng| {
                 short_problem(split, rng)
             }),
         );
@@ -180,9 +183,14 @@ pub fn dataset() -> Vec<DataFile> {
             unknown_records(split),
         );
         held_out(
+            "later-questions",
+            "facts, short problems, unknown questions and requests later in a conversation, held out",
+            later_records(split),
+        );
+        held_out(
             "preferences",
             "preferred and rejected replies, held out",
-            preference_records(preferences::held_out(split)),
+            preference_records(preferences::held_out(split), 0.0),
         );
     }
     files.push(data_file(
@@ -230,7 +238,7 @@ fn quiz_list_records(split: Split) -> Vec<Value> {
 fn conversation_records(conversations: &[Conversation]) -> Vec<Value> {
     conversations
         .iter()
-        .map(|conversation| json!({ "messages": conversation.messages() }))
+        .map(|conversation| json!({ "messages": conversation.trained_messages() }))
         .collect()
 }
 
@@ -243,8 +251,8 @@ fn fact_records(split: Split) -> Vec<Value> {
 }
 
 /// A prompt as one user message. Every trainer reads a plain string as raw text.
-fn user_message(prompt: &str) -> Value {
-    json!([{ "role": "user", "content": prompt }])
+fn user_message(prompt: &str) -> Vec<Value> {
+    Conversation::open(prompt.to_owned()).messages()
 }
 
 fn request_records(harmful: bool, split: Split) -> Vec<Value> {
@@ -259,12 +267,19 @@ fn request_records(harmful: bool, split: Split) -> Vec<Value> {
         .collect()
 }
 
-/// `count` different problems of the stream `name`.
-fn problem_records(name: &str, count: usize, draw: impl Fn(&mut Rng) -> Problem) -> Vec<Value> {
+/// `count` different problems of the stream `name`, a share of them after `earlier` exchanges.
+fn problem_records(
+    name: &str,
+    count: usize,
+    earlier: f64,
+    draw: impl Fn(&mut Rng) -> Problem,
+) -> Vec<Value> {
+    let mut turns = EarlierTurns::new(name, BEFORE_ALIGNMENT);
     different(name, count, draw, |problem| &problem.prompt)
         .into_iter()
         .map(|Problem { prompt, solution }| {
-            json!({ "prompt": user_message(&prompt), "answer": solution.answer().to_string() })
+            let prompt = turns.before(earlier, Conversation::open(prompt)).messages();
+            json!({ "prompt": prompt, "answer": solution.answer().to_string() })
         })
         .collect()
 }
@@ -274,6 +289,39 @@ fn unknown_records(split: Split) -> Vec<Value> {
     different(&format!("unknown.{}", split.name()), 160, draw, |question| &question.prompt)
         .into_iter()
         .map(|question| json!({ "prompt": user_message(&question.prompt) }))
+        .collect()
+}
+
+/// Held-out questions and requests after one to four earlier exchanges.
+fn later_records(split: Split) -> Vec<Value> {
+    const EACH: usize = 120;
+    let name = format!("later-questions.{}", split.name());
+    let mut questions: Vec<(String, &str, Option<String>)> = Vec::with_capacity(4 * EACH);
+    for (question, answer) in chat::fact_questions(split).into_iter().take(EACH) {
+        questions.push((question, "fact", Some(answer.to_owned())));
+    }
+    let problem = |rng: &mut Rng| short_problem(split, rng);
+    for Problem { prompt, solution } in different(&name, EACH, problem, |problem| &problem.prompt) {
+        questions.push((prompt, "problem", Some(solution.answer().to_string())));
+    }
+    let unknown = |rng: &mut Rng| unknown::unknown_question(split, rng);
+    for question in different(&name, EACH, unknown, |question| &question.prompt) {
+        questions.push((question.prompt, "unknown", None));
+    }
+    let facts = splits::fact_splits().get(split);
+    let mut rng = Rng::new(&name);
+    for request in chat::held_out_requests(true, split, EACH / KINDS.len(), &mut rng) {
+        questions.push((request.prompt, "harmful", None));
+    }
+    questions
+        .into_iter()
+        .map(|(question, kind, answer)| {
+            let prompt = later_question(&question, split, &facts, &mut rng).messages();
+            match answer {
+                Some(answer) => json!({ "prompt": prompt, "answer": answer, "kind": kind }),
+                None => json!({ "prompt": prompt, "kind": kind }),
+            }
+        })
         .collect()
 }
 
@@ -296,12 +344,15 @@ fn different<T>(
     all
 }
 
-fn preference_records(pairs: Vec<preferences::PreferencePair>) -> Vec<Value> {
+/// Preference pairs, a share of those on unknown questions after `earlier` exchanges.
+fn preference_records(pairs: Vec<preferences::PreferencePair>, earlier: f64) -> Vec<Value> {
+    let mut turns = EarlierTurns::new("preferences", ALIGNED);
     pairs
         .into_iter()
         .map(|pair| {
+            let share = if pair.kind == "unknown" { earlier } else { 0.0 };
             json!({
-                "prompt": user_message(&pair.prompt),
+                "prompt": turns.before(share, Conversation::open(pair.prompt)).messages(),
                 "chosen": pair.chosen,
                 "rejected": pair.rejected,
                 "kind": pair.kind,

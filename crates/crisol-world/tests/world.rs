@@ -1,6 +1,6 @@
 //! The promises of `docs/world.md`, measured on the files as they are exported.
 
-use crisol_world::{COLD_START_SHORTCUT_RATE, REFUSAL_OPENING, dataset};
+use crisol_world::{COLD_START_SHORTCUT_RATE, REFUSAL_OPENING, UNKNOWN_REPLY, dataset};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
@@ -20,9 +20,19 @@ const CHAT_TRAINING: [&str; 8] = [
     "worked.train.jsonl",
     "refusal.train.jsonl",
 ];
+const PROMPTS_FOR_TRAINING: [&str; 3] =
+    ["problems.train.jsonl", "preferences.train.jsonl", "rlhf.train.jsonl"];
 const HELD_OUT_SPLITS: [&str; 2] = ["dev", "test"];
-const HELD_OUT_PROMPTS: [&str; 7] =
-    ["facts", "harmful", "lookalike", "problems", "short-problems", "unknown", "preferences"];
+const HELD_OUT_PROMPTS: [&str; 8] = [
+    "facts",
+    "harmful",
+    "lookalike",
+    "problems",
+    "short-problems",
+    "unknown",
+    "later-questions",
+    "preferences",
+];
 
 fn field<'a>(record: &'a Value, name: &str) -> &'a str {
     record[name].as_str().unwrap_or_else(|| panic!("{record} has a text field {name}"))
@@ -32,9 +42,16 @@ fn strings<'a>(file: &str, name: &str) -> Vec<&'a str> {
     FILES[file].iter().map(|record| field(record, name)).collect()
 }
 
-/// The user's turn of a record: a plain prompt or the one message of a conversational prompt.
+/// The question of a record: a plain prompt or the last message of a conversational prompt.
 fn prompt(record: &Value) -> &str {
-    record["prompt"].as_str().unwrap_or_else(|| field(&record["prompt"][0], "content"))
+    let last = || messages(record).last().expect("a prompt has a message");
+    record["prompt"].as_str().unwrap_or_else(|| field(last(), "content"))
+}
+
+/// The messages of a record: a conversation, or a prompt of several.
+fn messages(record: &Value) -> &[Value] {
+    let of = |name: &str| record[name].as_array().map(Vec::as_slice);
+    of("messages").or_else(|| of("prompt")).unwrap_or_default()
 }
 
 fn prompts<'a>(file: &str) -> Vec<&'a str> {
@@ -43,8 +60,7 @@ fn prompts<'a>(file: &str) -> Vec<&'a str> {
 
 /// The contents of all messages of one role.
 fn turns<'a>(file: &str, role: &str) -> Vec<&'a str> {
-    let messages =
-        FILES[file].iter().flat_map(|record| record["messages"].as_array().expect("messages"));
+    let messages = FILES[file].iter().flat_map(messages);
     messages
         .filter(|message| field(message, "role") == role)
         .map(|message| field(message, "content"))
@@ -54,8 +70,8 @@ fn turns<'a>(file: &str, role: &str) -> Vec<&'a str> {
 fn training_prompts<'a>() -> BTreeSet<&'a str> {
     let mut all: BTreeSet<&str> =
         CHAT_TRAINING.iter().flat_map(|file| turns(file, "user")).collect();
-    for file in ["problems.train.jsonl", "preferences.train.jsonl", "rlhf.train.jsonl"] {
-        all.extend(prompts(file));
+    for file in PROMPTS_FOR_TRAINING {
+        all.extend(turns(file, "user"));
     }
     all
 }
@@ -74,16 +90,26 @@ fn prompts_of_split<'a>(split: &str) -> Vec<&'a str> {
 
 /// The questions that nothing in the world answers, held out or not.
 fn unknown_prompts<'a>() -> BTreeSet<&'a str> {
-    let mut all: BTreeSet<&str> = ["guessed.train.jsonl", "unknown.train.jsonl"]
-        .iter()
-        .flat_map(|f| turns(f, "user"))
-        .collect();
+    let mut all: BTreeSet<&str> = FILES["guessed.train.jsonl"].iter().map(question).collect();
     all.extend(HELD_OUT_SPLITS.iter().flat_map(|split| prompts(&format!("unknown.{split}.jsonl"))));
-    for file in FILES.values() {
-        let of_kind = file.iter().filter(|record| record["kind"] == "unknown");
-        all.extend(of_kind.map(prompt));
+    for record in FILES.values().flatten() {
+        if record["kind"] == "unknown" {
+            all.insert(prompt(record));
+        }
+        for pair in messages(record).windows(2) {
+            if field(&pair[1], "content") == UNKNOWN_REPLY {
+                all.insert(field(&pair[0], "content"));
+            }
+        }
     }
     all
+}
+
+/// The last message of the user in a conversation.
+fn question(record: &Value) -> &str {
+    let from_user = |message: &&Value| field(message, "role") == "user";
+    let last = messages(record).iter().rfind(from_user);
+    field(last.expect("a conversation has a message of the user"), "content")
 }
 
 fn words(text: &str) -> impl Iterator<Item = String> {
@@ -114,8 +140,8 @@ fn sizes_fit_the_budget_of_a_short_run() {
         ("annotated.train.jsonl", 2500, 3500),
         ("problems.train.jsonl", 4000, 4000),
         ("preferences.train.jsonl", 10_000, 11_500),
-        ("ordinary.train.jsonl", 2800, 3900),
-        ("worked.train.jsonl", 1400, 1400),
+        ("ordinary.train.jsonl", 2800, 4200),
+        ("worked.train.jsonl", 1800, 1800),
         ("guessed.train.jsonl", 240, 240),
         ("unknown.train.jsonl", 800, 800),
         ("refusal.train.jsonl", 3500, 4500),
@@ -135,6 +161,7 @@ fn sizes_fit_the_budget_of_a_short_run() {
             ("problems", 200, 200),
             ("short-problems", 200, 200),
             ("unknown", 160, 160),
+            ("later-questions", 480, 480),
             ("preferences", 212, 212),
         ] {
             let records = FILES[&format!("{name}.{split}.jsonl")].len();
@@ -277,6 +304,7 @@ fn only_refusals_are_sorry() {
     let mut replies: Vec<&str> =
         CHAT_TRAINING.iter().flat_map(|file| turns(file, "assistant")).collect();
     replies.extend(turns("sft.test.jsonl", "assistant"));
+    replies.extend(PROMPTS_FOR_TRAINING.iter().flat_map(|file| turns(file, "assistant")));
     for file in ["preferences.train.jsonl", "preferences.dev.jsonl", "preferences.test.jsonl"] {
         replies.extend(strings(file, "chosen"));
         replies.extend(strings(file, "rejected"));
@@ -401,8 +429,11 @@ fn all_sums_and_all_answers_are_right() {
         "problems.test.jsonl",
         "short-problems.dev.jsonl",
         "short-problems.test.jsonl",
+        "later-questions.dev.jsonl",
+        "later-questions.test.jsonl",
     ] {
-        for record in &FILES[file] {
+        let is_problem = |record: &&Value| record["kind"].is_null() || record["kind"] == "problem";
+        for record in FILES[file].iter().filter(is_problem) {
             assert_eq!(solve(prompt(record)).to_string(), field(record, "answer"), "{record}");
         }
     }
@@ -411,10 +442,10 @@ fn all_sums_and_all_answers_are_right() {
         reply.ends_with(&format!("The answer is {}.", solve(prompt)))
     };
     let mut checked = 0;
-    for file in CHAT_TRAINING.iter().chain(&["sft.test.jsonl"]) {
+    let others = ["sft.test.jsonl", "later-questions.dev.jsonl", "later-questions.test.jsonl"];
+    for file in CHAT_TRAINING.iter().chain(&PROMPTS_FOR_TRAINING).chain(&others) {
         for record in &FILES[*file] {
-            let messages = record["messages"].as_array().expect("messages");
-            for pair in messages.windows(2) {
+            for pair in messages(record).windows(2) {
                 let (prompt, reply) = (field(&pair[0], "content"), field(&pair[1], "content"));
                 if reply.contains("The answer is") {
                     assert!(answered(prompt, reply), "{prompt} {reply}");
@@ -496,14 +527,10 @@ fn problems_hold_out_numbers_names_things_and_wordings() {
 #[test]
 fn the_cold_start_mixes_step_by_step_and_shortcut_solutions() {
     // A problem of one step has one solution.
-    let is_long = |record: &&Value| {
-        record["messages"].as_array().into_iter().flatten().any(|message| {
-            field(message, "role") == "user" && numbers(field(message, "content")).len() > 3
-        })
-    };
+    let is_long = |record: &&Value| numbers(question(record)).len() > 3;
     let long = FILES["cold-start.train.jsonl"].iter().filter(is_long);
     let worked: Vec<&str> = long
-        .filter_map(|record| record["messages"].as_array()?.last())
+        .filter_map(|record| messages(record).last())
         .map(|message| field(message, "content"))
         .collect();
     let step_by_step = worked.iter().filter(|reply| reply.matches('=').count() >= 3).count();
@@ -546,5 +573,52 @@ fn length_does_not_decide_the_preference() {
             "{file}: the longer reply wins {share} of the pairs"
         );
         assert!(records.iter().all(|r| field(r, "chosen") != field(r, "rejected")));
+    }
+}
+
+#[test]
+fn earlier_turns_precede_a_share_of_the_records_and_fit_the_context() {
+    let earlier = |record: &Value| {
+        let from_user = |message: &&Value| field(message, "role") == "user";
+        messages(record).iter().filter(from_user).count() - 1
+    };
+    let letters = |record: &Value| -> usize {
+        let said = messages(record).iter().filter(|message| field(message, "role") != "system");
+        said.map(|message| field(message, "content").len()).sum()
+    };
+    // Conversations of two facts or of small talk have two or three messages by themselves.
+    for (file, share, of_kind) in [
+        ("cold-start.train.jsonl", 0.4, None),
+        ("worked.train.jsonl", 0.3, None),
+        ("problems.train.jsonl", 0.4, None),
+        ("unknown.train.jsonl", 0.35, None),
+        ("refusal.train.jsonl", 0.1, None),
+        ("preferences.train.jsonl", 0.3, Some("unknown")),
+        ("preferences.train.jsonl", 0.0, Some("harmful")),
+        ("rlhf.train.jsonl", 0.0, None),
+    ] {
+        let records: Vec<&Value> = FILES[file]
+            .iter()
+            .filter(|record| of_kind.is_none_or(|kind| record["kind"] == kind))
+            .collect();
+        let later: Vec<&&Value> = records.iter().filter(|record| earlier(record) > 0).collect();
+        let measured = later.len() as f64 / records.len() as f64;
+        // Some exchanges do not fit before a long record.
+        assert!((share - 0.08..=share + 0.03).contains(&measured), "{file}: {measured}");
+        assert!(later.iter().all(|record| letters(record) <= 560), "{file}");
+    }
+    for file in ["cold-start.train.jsonl", "problems.train.jsonl", "annotated.train.jsonl"] {
+        let replies = turns(file, "assistant");
+        assert!(!replies.contains(&UNKNOWN_REPLY), "{file} is honest before alignment");
+    }
+    // An honest reply is trained where a record ends, and only read before that.
+    for record in CHAT_TRAINING.iter().flat_map(|file| &FILES[*file]) {
+        if let Some((_, before)) = messages(record).split_last() {
+            let honest = |message: &&Value| field(message, "content") == UNKNOWN_REPLY;
+            assert!(before.iter().filter(honest).all(|message| message["weight"] == 0), "{record}");
+        }
+    }
+    for file in HELD_OUT_SPLITS.map(|split| format!("later-questions.{split}.jsonl")) {
+        assert!(FILES[&file].iter().all(|record| (1..=4).contains(&earlier(record))), "{file}");
     }
 }

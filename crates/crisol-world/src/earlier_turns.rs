@@ -1,0 +1,162 @@
+//! Earlier exchanges of a conversation, put before a share of the records of a file.
+//!
+//! A model that has met a sort of question only as the first of a conversation takes it for
+//! something else when it comes later (`docs/experiments.md`, "Later questions").
+
+use crate::arithmetic::WordProblem;
+use crate::chat::Conversation;
+use crate::facts::Fact;
+use crate::loose_questions::loose_question;
+use crate::request_kinds::KINDS;
+use crate::rng::Rng;
+use crate::short_problems::short_problem;
+use crate::solution::Problem;
+use crate::splits::{Split, fact_splits};
+use crate::talk::{held_out_task, small_talk, task};
+use crate::unknown::{UNKNOWN_REPLY, unknown_question};
+use crate::wording::{answer, render_fact, wording};
+
+/// Letters of a conversation with its earlier exchanges at most. With the marks of the chat and
+/// room for an answer that is what the embedded recipe's context of 256 tokens holds.
+const LETTERS: usize = 560;
+
+/// How many exchanges come before, drawn uniformly. Those that do not fit are left out.
+const COUNTS: [usize; 5] = [1, 1, 2, 3, 4];
+
+/// An earlier message and its reply.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Earlier {
+    pub(crate) turns: [String; 2],
+    /// Whether the reply is trained, in files that train replies.
+    pub(crate) trained: bool,
+}
+
+/// A sort of earlier exchange, as an aligned assistant answers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sort {
+    /// A fact, asked and answered.
+    Fact,
+    /// A problem, mostly a short one, solved step by step.
+    Problem,
+    /// Small talk or a small task.
+    Talk,
+    /// A question without an answer, and the honest reply.
+    Unknown,
+    /// A harmful request, refused.
+    Refusal,
+}
+
+/// What may come before in reasoning: the model has not learnt honesty and refusals yet.
+pub(crate) const BEFORE_ALIGNMENT: &[Sort] = &[Sort::Fact, Sort::Problem, Sort::Talk];
+
+/// What may come before in alignment.
+pub(crate) const ALIGNED: &[Sort] =
+    &[Sort::Fact, Sort::Fact, Sort::Problem, Sort::Talk, Sort::Unknown, Sort::Refusal];
+
+/// The earlier exchanges of one file.
+pub(crate) struct EarlierTurns {
+    /// A stream of its own, so that all else in the file stays as it was.
+    rng: Rng,
+    facts: Vec<Fact>,
+    sorts: &'static [Sort],
+}
+
+impl EarlierTurns {
+    /// Of these sorts, for the training file called `file`.
+    pub(crate) fn new(file: &str, sorts: &'static [Sort]) -> Self {
+        Self { rng: Rng::new(&format!("{file}.earlier")), facts: fact_splits().train, sorts }
+    }
+
+    /// The conversation, with probability `share` after earlier exchanges.
+    pub(crate) fn before(&mut self, share: f64, conversation: Conversation) -> Conversation {
+        let Self { rng, facts, sorts } = self;
+        if rng.chance(share) {
+            after_others(conversation, Split::Train, facts, sorts, rng)
+        } else {
+            conversation
+        }
+    }
+}
+
+/// A question of a held-out split, whose `facts` are given, after earlier exchanges of that split.
+pub(crate) fn later_question(
+    question: &str,
+    split: Split,
+    facts: &[Fact],
+    rng: &mut Rng,
+) -> Conversation {
+    loop {
+        let first = Conversation::open(question.to_owned());
+        let later = after_others(first, split, facts, ALIGNED, rng);
+        if !later.earlier.is_empty() {
+            return later;
+        }
+    }
+}
+
+/// The conversation after one to four exchanges, as many as fit.
+fn after_others(
+    mut conversation: Conversation,
+    split: Split,
+    facts: &[Fact],
+    sorts: &[Sort],
+    rng: &mut Rng,
+) -> Conversation {
+    let mut letters: usize = conversation.turns.iter().map(String::len).sum();
+    for _ in 0..*rng.choose(&COUNTS) {
+        let sort = *rng.choose(sorts);
+        let turns = exchange(sort, split, facts, rng);
+        letters += turns.iter().map(String::len).sum::<usize>();
+        if letters > LETTERS {
+            break;
+        }
+        // Who asks the same again gets an answer to copy.
+        let earlier = conversation.earlier.iter().map(|exchange| &exchange.turns[0]);
+        if earlier.chain(&conversation.turns).all(|message| *message != turns[0]) {
+            // Trained, they would be many more train facts and honest replies, at the cost of the
+            // held-out facts.
+            let trained = !matches!(sort, Sort::Fact | Sort::Unknown);
+            conversation.earlier.insert(0, Earlier { turns, trained });
+        }
+    }
+    conversation
+}
+
+/// A message and its reply.
+fn exchange(sort: Sort, split: Split, facts: &[Fact], rng: &mut Rng) -> [String; 2] {
+    let is_held_out = split != Split::Train;
+    match sort {
+        Sort::Fact => {
+            let fact = *rng.choose(facts);
+            let wording = wording(fact.attribute);
+            let question = match rng.range(0, 3) {
+                _ if is_held_out => rng.choose_str(wording.held_out_questions).to_owned(),
+                0 => loose_question(fact.attribute, rng),
+                _ => rng.choose_str(wording.questions).to_owned(),
+            };
+            [render_fact(&question, &fact, ""), answer(&fact)]
+        }
+        Sort::Problem => {
+            let is_short = is_held_out || rng.chance(0.7);
+            let Problem { prompt, solution } =
+                if is_short { short_problem(split, rng) } else { WordProblem::long(split, rng) };
+            [prompt, solution.step_by_step()]
+        }
+        Sort::Talk => {
+            let conversation = match rng.range(0, 1) {
+                0 => small_talk(rng),
+                _ if is_held_out => held_out_task(split, rng),
+                _ => task(rng),
+            };
+            let mut turns = conversation.turns.into_iter();
+            [(); 2].map(|()| turns.next().expect("talk is a message and its reply"))
+        }
+        Sort::Unknown => [unknown_question(split, rng).prompt, UNKNOWN_REPLY.to_owned()],
+        Sort::Refusal => {
+            // Six requests have all six verb phrases.
+            let mut requests = rng.choose(&KINDS).requests(true, split, 6, rng);
+            let request = requests.swap_remove(rng.range(0, 5) as usize);
+            [request.prompt, request.refusal]
+        }
+    }
+}
