@@ -38,7 +38,7 @@ const REASONING_HONESTY_RATE: f64 = 0.33;
 const SHORT_PROBLEMS: f64 = 0.45;
 
 /// Share of short problems in reasoning, where they come later in a conversation too.
-const REASONING_SHORT_PROBLEMS: f64 = 0.6;
+const REASONING_SHORT_PROBLEMS: f64 = 0.5;
 
 /// A problem for chat training: short, or a word problem of three or four steps.
 pub(crate) fn problem(rng: &mut Rng) -> Problem {
@@ -119,17 +119,19 @@ fn add_system_prompts(conversations: &mut [Conversation], rng: &mut Rng) {
     }
 }
 
-/// Puts earlier exchanges before a share of the conversations of a training file.
-fn add_earlier_turns(
+/// Adds a share of the conversations of a training file once more, after earlier exchanges.
+fn add_later_questions(
     file: &str,
     sorts: &'static [Sort],
     share: f64,
-    conversations: &mut [Conversation],
+    conversations: &mut Vec<Conversation>,
 ) {
     let mut earlier = EarlierTurns::new(file, sorts);
-    for conversation in conversations {
-        *conversation = earlier.before(share, conversation.clone());
-    }
+    let later: Vec<Conversation> = conversations
+        .iter()
+        .filter_map(|conversation| earlier.before(share, conversation))
+        .collect();
+    conversations.extend(later);
 }
 
 /// How often alignment asks for each train fact in loose words.
@@ -263,7 +265,7 @@ pub(crate) fn cold_start() -> Vec<Conversation> {
         })
         .collect();
     add_system_prompts(&mut all, &mut rng);
-    add_earlier_turns("cold-start", BEFORE_ALIGNMENT, 0.4, &mut all);
+    add_later_questions("cold-start", BEFORE_ALIGNMENT, 0.4, &mut all);
     all
 }
 
@@ -284,7 +286,7 @@ pub(crate) fn annotated() -> Vec<Conversation> {
     all.extend(loosely_asked(1, &mut rng));
     add_system_prompts(&mut all, &mut rng);
     rng.shuffle(&mut all);
-    add_earlier_turns("annotated", BEFORE_ALIGNMENT, 0.2, &mut all);
+    add_later_questions("annotated", BEFORE_ALIGNMENT, 0.1, &mut all);
     all
 }
 
@@ -305,7 +307,7 @@ pub(crate) fn ordinary() -> Vec<Conversation> {
     all.extend(loosely_asked(LOOSE_QUESTIONS, &mut rng));
     add_system_prompts(&mut all, &mut rng);
     rng.shuffle(&mut all);
-    add_earlier_turns("ordinary", ALIGNED, 0.1, &mut all);
+    add_later_questions("ordinary", ALIGNED, 0.15, &mut all);
     all
 }
 
@@ -323,14 +325,14 @@ pub(crate) fn refusal() -> Vec<Conversation> {
     }
     add_system_prompts(&mut all, &mut rng);
     rng.shuffle(&mut all);
-    add_earlier_turns("refusal", BEFORE_ALIGNMENT, 0.1, &mut all);
+    add_later_questions("refusal", BEFORE_ALIGNMENT, 0.1, &mut all);
     all
 }
 
 /// Unknown questions with the honest reply.
 pub(crate) fn unknown() -> Vec<Conversation> {
     let mut all = unknown_conversations("unknown", 800, 1.0);
-    add_earlier_turns("unknown", ALIGNED, 0.35, &mut all);
+    add_later_questions("unknown", ALIGNED, 0.3, &mut all);
     all
 }
 
@@ -355,14 +357,14 @@ fn unknown_conversations(stream: &str, count: usize, honest: f64) -> Vec<Convers
 /// Problems with step-by-step solutions.
 pub(crate) fn worked() -> Vec<Conversation> {
     let mut rng = Rng::new("worked");
-    let mut all: Vec<Conversation> = (0..1800)
+    let mut all: Vec<Conversation> = (0..1400)
         .map(|_| {
             let Problem { prompt, solution } = problem(&mut rng);
             Conversation::new(prompt, solution.step_by_step())
         })
         .collect();
     add_system_prompts(&mut all, &mut rng);
-    add_earlier_turns("worked", ALIGNED, 0.3, &mut all);
+    add_later_questions("worked", ALIGNED, 0.3, &mut all);
     all
 }
 

@@ -67,14 +67,17 @@ impl EarlierTurns {
         Self { rng: Rng::new(&format!("{file}.earlier")), facts: fact_splits().train, sorts }
     }
 
-    /// The conversation, with probability `share` after earlier exchanges.
-    pub(crate) fn before(&mut self, share: f64, conversation: Conversation) -> Conversation {
+    /// The conversation after earlier exchanges, with probability `share` and if some fit.
+    pub(crate) fn before(
+        &mut self,
+        share: f64,
+        conversation: &Conversation,
+    ) -> Option<Conversation> {
         let Self { rng, facts, sorts } = self;
-        if rng.chance(share) {
-            after_others(conversation, Split::Train, facts, sorts, rng)
-        } else {
-            conversation
-        }
+        let drawn = rng.chance(share);
+        let later =
+            drawn.then(|| after_others(conversation.clone(), Split::Train, facts, sorts, rng));
+        later.filter(|later| !later.earlier.is_empty())
     }
 }
 

@@ -40,7 +40,7 @@ pub use unknown::UNKNOWN_REPLY;
 
 use arithmetic::WordProblem;
 use chat::Conversation;
-use earlier_turns::{ALIGNED, BEFORE_ALIGNMENT, EarlierTurns, later_question};
+use earlier_turns::{BEFORE_ALIGNMENT, EarlierTurns, later_question};
 use request_kinds::KINDS;
 use rng::Rng;
 use serde_json::{Value, json};
@@ -138,7 +138,7 @@ pub fn dataset() -> Vec<DataFile> {
         data_file(
             "preferences.train.jsonl",
             "preferred and rejected replies, for rewards and DPO",
-            preference_records(preferences::train(), 0.3),
+            preference_records(preferences::train()),
         ),
         data_file("rlhf.train.jsonl", "prompts for PPO", rlhf_records()),
     ];
@@ -190,7 +190,7 @@ pub fn dataset() -> Vec<DataFile> {
         held_out(
             "preferences",
             "preferred and rejected replies, held out",
-            preference_records(preferences::held_out(split), 0.0),
+            preference_records(preferences::held_out(split)),
         );
     }
     files.push(data_file(
@@ -267,21 +267,25 @@ fn request_records(harmful: bool, split: Split) -> Vec<Value> {
         .collect()
 }
 
-/// `count` different problems of the stream `name`, a share of them after `earlier` exchanges.
+/// `count` different problems of the stream `name`, a share of them once more after `earlier`
+/// exchanges.
 fn problem_records(
     name: &str,
     count: usize,
     earlier: f64,
     draw: impl Fn(&mut Rng) -> Problem,
 ) -> Vec<Value> {
-    let mut turns = EarlierTurns::new(name, BEFORE_ALIGNMENT);
-    different(name, count, draw, |problem| &problem.prompt)
-        .into_iter()
-        .map(|Problem { prompt, solution }| {
-            let prompt = turns.before(earlier, Conversation::open(prompt)).messages();
-            json!({ "prompt": prompt, "answer": solution.answer().to_string() })
-        })
-        .collect()
+    let mut later = EarlierTurns::new(name, BEFORE_ALIGNMENT);
+    let mut records = Vec::with_capacity(count);
+    for Problem { prompt, solution } in different(name, count, draw, |problem| &problem.prompt) {
+        let first = Conversation::open(prompt);
+        let answer = solution.answer().to_string();
+        let after_others = later.before(earlier, &first);
+        for conversation in [Some(first), after_others].into_iter().flatten() {
+            records.push(json!({ "prompt": conversation.messages(), "answer": answer }));
+        }
+    }
+    records
 }
 
 fn unknown_records(split: Split) -> Vec<Value> {
@@ -344,15 +348,12 @@ fn different<T>(
     all
 }
 
-/// Preference pairs, a share of those on unknown questions after `earlier` exchanges.
-fn preference_records(pairs: Vec<preferences::PreferencePair>, earlier: f64) -> Vec<Value> {
-    let mut turns = EarlierTurns::new("preferences", ALIGNED);
+fn preference_records(pairs: Vec<preferences::PreferencePair>) -> Vec<Value> {
     pairs
         .into_iter()
         .map(|pair| {
-            let share = if pair.kind == "unknown" { earlier } else { 0.0 };
             json!({
-                "prompt": turns.before(share, Conversation::open(pair.prompt)).messages(),
+                "prompt": user_message(&pair.prompt),
                 "chosen": pair.chosen,
                 "rejected": pair.rejected,
                 "kind": pair.kind,
