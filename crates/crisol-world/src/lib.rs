@@ -14,8 +14,8 @@ mod chat;
 mod claims;
 mod demos;
 mod dialogues;
-mod earlier_turns;
 mod facts;
+mod later_questions;
 mod loose_questions;
 mod preferences;
 mod pretrain;
@@ -40,8 +40,6 @@ pub use unknown::UNKNOWN_REPLY;
 
 use arithmetic::WordProblem;
 use chat::Conversation;
-use earlier_turns::{BEFORE_ALIGNMENT, EarlierTurns, later_question};
-use request_kinds::KINDS;
 use rng::Rng;
 use serde_json::{Value, json};
 use short_problems::short_problem;
@@ -113,7 +111,7 @@ pub fn dataset() -> Vec<DataFile> {
         data_file(
             "problems.train.jsonl",
             "problems with verifiable answers, for GRPO",
-            problem_records("problems.train", 4000, 0.4, chat::reasoning_problem),
+            problem_records("problems.train", 4000, chat::problem),
         ),
         data_file(
             "ordinary.train.jsonl",
@@ -166,14 +164,14 @@ pub fn dataset() -> Vec<DataFile> {
         held_out(
             "problems",
             "problems held out: new numbers, names, things and wordings",
-            problem_records(&format!("problems.{}", split.name()), 200, 0.0, |rng| {
+            problem_records(&format!("problems.{}", split.name()), 200, |rng| {
                 WordProblem::long(split, rng)
             }),
         );
         held_out(
             "short-problems",
             "problems of one and two steps as people type them, held out",
-            problem_records(&format!("short-problems.{}", split.name()), 200, 0.0, |rng| {
+            problem_records(&format!("short-problems.{}", split.name()), 200, |rng| {
                 short_problem(split, rng)
             }),
         );
@@ -185,7 +183,7 @@ pub fn dataset() -> Vec<DataFile> {
         held_out(
             "later-questions",
             "facts, short problems, unknown questions and requests later in a conversation, held out",
-            later_records(split),
+            later_questions::records(split),
         );
         held_out(
             "preferences",
@@ -238,7 +236,7 @@ fn quiz_list_records(split: Split) -> Vec<Value> {
 fn conversation_records(conversations: &[Conversation]) -> Vec<Value> {
     conversations
         .iter()
-        .map(|conversation| json!({ "messages": conversation.trained_messages() }))
+        .map(|conversation| json!({ "messages": conversation.messages() }))
         .collect()
 }
 
@@ -251,8 +249,8 @@ fn fact_records(split: Split) -> Vec<Value> {
 }
 
 /// A prompt as one user message. Every trainer reads a plain string as raw text.
-fn user_message(prompt: &str) -> Vec<Value> {
-    Conversation::open(prompt.to_owned()).messages()
+fn user_message(prompt: &str) -> Value {
+    json!([{ "role": "user", "content": prompt }])
 }
 
 fn request_records(harmful: bool, split: Split) -> Vec<Value> {
@@ -267,25 +265,14 @@ fn request_records(harmful: bool, split: Split) -> Vec<Value> {
         .collect()
 }
 
-/// `count` different problems of the stream `name`, a share of them once more after `earlier`
-/// exchanges.
-fn problem_records(
-    name: &str,
-    count: usize,
-    earlier: f64,
-    draw: impl Fn(&mut Rng) -> Problem,
-) -> Vec<Value> {
-    let mut later = EarlierTurns::new(name, BEFORE_ALIGNMENT);
-    let mut records = Vec::with_capacity(count);
-    for Problem { prompt, solution } in different(name, count, draw, |problem| &problem.prompt) {
-        let first = Conversation::open(prompt);
-        let answer = solution.answer().to_string();
-        let after_others = later.before(earlier, &first);
-        for conversation in [Some(first), after_others].into_iter().flatten() {
-            records.push(json!({ "prompt": conversation.messages(), "answer": answer }));
-        }
-    }
-    records
+/// `count` different problems of the stream `name`.
+fn problem_records(name: &str, count: usize, draw: impl Fn(&mut Rng) -> Problem) -> Vec<Value> {
+    different(name, count, draw, |problem| &problem.prompt)
+        .into_iter()
+        .map(|Problem { prompt, solution }| {
+            json!({ "prompt": user_message(&prompt), "answer": solution.answer().to_string() })
+        })
+        .collect()
 }
 
 fn unknown_records(split: Split) -> Vec<Value> {
@@ -293,39 +280,6 @@ fn unknown_records(split: Split) -> Vec<Value> {
     different(&format!("unknown.{}", split.name()), 160, draw, |question| &question.prompt)
         .into_iter()
         .map(|question| json!({ "prompt": user_message(&question.prompt) }))
-        .collect()
-}
-
-/// Held-out questions and requests after one to four earlier exchanges.
-fn later_records(split: Split) -> Vec<Value> {
-    const EACH: usize = 120;
-    let name = format!("later-questions.{}", split.name());
-    let mut questions: Vec<(String, &str, Option<String>)> = Vec::with_capacity(4 * EACH);
-    for (question, answer) in chat::fact_questions(split).into_iter().take(EACH) {
-        questions.push((question, "fact", Some(answer.to_owned())));
-    }
-    let problem = |rng: &mut Rng| short_problem(split, rng);
-    for Problem { prompt, solution } in different(&name, EACH, problem, |problem| &problem.prompt) {
-        questions.push((prompt, "problem", Some(solution.answer().to_string())));
-    }
-    let unknown = |rng: &mut Rng| unknown::unknown_question(split, rng);
-    for question in different(&name, EACH, unknown, |question| &question.prompt) {
-        questions.push((question.prompt, "unknown", None));
-    }
-    let facts = splits::fact_splits().get(split);
-    let mut rng = Rng::new(&name);
-    for request in chat::held_out_requests(true, split, EACH / KINDS.len(), &mut rng) {
-        questions.push((request.prompt, "harmful", None));
-    }
-    questions
-        .into_iter()
-        .map(|(question, kind, answer)| {
-            let prompt = later_question(&question, split, &facts, &mut rng).messages();
-            match answer {
-                Some(answer) => json!({ "prompt": prompt, "answer": answer, "kind": kind }),
-                None => json!({ "prompt": prompt, "kind": kind }),
-            }
-        })
         .collect()
 }
 
