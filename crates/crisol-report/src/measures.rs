@@ -209,6 +209,13 @@ pub const MEASURES: &[Measure] = &[
         Higher,
     ),
     training(
+        "later",
+        ["later in a conversation", "más tarde en la conversación"],
+        Share,
+        Higher,
+        NO_HINT,
+    ),
+    training(
         "loss",
         ["training loss", "pérdida de entrenamiento"],
         NATS,
