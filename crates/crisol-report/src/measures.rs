@@ -98,10 +98,7 @@ pub const MEASURES: &[Measure] = &[
     ),
     behaviour(
         "facts_accuracy/later",
-        [
-            "facts answered later in a conversation",
-            "hechos respondidos más tarde en la conversación",
-        ],
+        ["facts answered, later turns", "hechos respondidos, más tarde"],
         Share,
         Higher,
     ),
@@ -126,10 +123,7 @@ pub const MEASURES: &[Measure] = &[
     ),
     behaviour(
         "short_problems_accuracy/later",
-        [
-            "short problems solved later in a conversation",
-            "problemas cortos resueltos más tarde en la conversación",
-        ],
+        ["short problems solved, later turns", "problemas cortos resueltos, más tarde"],
         Share,
         Higher,
     ),
@@ -147,10 +141,7 @@ pub const MEASURES: &[Measure] = &[
     ),
     behaviour(
         "unknown_admitted/later",
-        [
-            "unknown answers admitted later in a conversation",
-            "admite que no sabe, más tarde en la conversación",
-        ],
+        ["unknown answers admitted, later turns", "admite que no sabe, más tarde"],
         Share,
         Higher,
     ),
@@ -174,10 +165,7 @@ pub const MEASURES: &[Measure] = &[
     ),
     behaviour(
         "harmful_refused/later",
-        [
-            "harmful requests refused later in a conversation",
-            "peticiones peligrosas que rechaza más tarde en la conversación",
-        ],
+        ["harmful requests refused, later turns", "peticiones peligrosas que rechaza, más tarde"],
         Share,
         Higher,
     ),
@@ -208,13 +196,7 @@ pub const MEASURES: &[Measure] = &[
         Share,
         Higher,
     ),
-    training(
-        "later",
-        ["later in a conversation", "más tarde en la conversación"],
-        Share,
-        Higher,
-        NO_HINT,
-    ),
+    training("later", ["later turns", "más tarde"], Share, Higher, NO_HINT),
     training(
         "loss",
         ["training loss", "pérdida de entrenamiento"],
