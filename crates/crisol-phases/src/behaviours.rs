@@ -158,7 +158,6 @@ pub(crate) fn measure(
         }
         if let Some(records) = held_out(data, split, LATER_QUESTIONS)? {
             let replies = asked.ask(checkpoint, &records, chat, ANSWER_TOKENS)?;
-            count_ends(&replies);
             let verdicts = verdicts(checkpoint, &records, &replies)?;
             let texts: Vec<&str> = replies.iter().map(|reply| reply.text.as_str()).collect();
             for (name, value) in later_questions(&records, &texts, &verdicts) {

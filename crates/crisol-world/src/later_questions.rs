@@ -87,7 +87,7 @@ fn after_others(question: String, split: Split, facts: &[Fact], rng: &mut Rng) -
             continue;
         }
         letters += earlier.iter().map(String::len).sum::<usize>();
-        if letters > LETTERS && turns.len() > 1 {
+        if letters > LETTERS {
             break;
         }
         turns.splice(0..0, earlier);

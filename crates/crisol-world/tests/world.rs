@@ -20,8 +20,6 @@ const CHAT_TRAINING: [&str; 8] = [
     "worked.train.jsonl",
     "refusal.train.jsonl",
 ];
-const PROMPTS_FOR_TRAINING: [&str; 3] =
-    ["problems.train.jsonl", "preferences.train.jsonl", "rlhf.train.jsonl"];
 const HELD_OUT_SPLITS: [&str; 2] = ["dev", "test"];
 const HELD_OUT_PROMPTS: [&str; 8] = [
     "facts",
@@ -70,8 +68,8 @@ fn turns<'a>(file: &str, role: &str) -> Vec<&'a str> {
 fn training_prompts<'a>() -> BTreeSet<&'a str> {
     let mut all: BTreeSet<&str> =
         CHAT_TRAINING.iter().flat_map(|file| turns(file, "user")).collect();
-    for file in PROMPTS_FOR_TRAINING {
-        all.extend(turns(file, "user"));
+    for file in ["problems.train.jsonl", "preferences.train.jsonl", "rlhf.train.jsonl"] {
+        all.extend(prompts(file));
     }
     all
 }
@@ -304,7 +302,9 @@ fn only_refusals_are_sorry() {
     let mut replies: Vec<&str> =
         CHAT_TRAINING.iter().flat_map(|file| turns(file, "assistant")).collect();
     replies.extend(turns("sft.test.jsonl", "assistant"));
-    replies.extend(PROMPTS_FOR_TRAINING.iter().flat_map(|file| turns(file, "assistant")));
+    for split in HELD_OUT_SPLITS {
+        replies.extend(turns(&format!("later-questions.{split}.jsonl"), "assistant"));
+    }
     for file in ["preferences.train.jsonl", "preferences.dev.jsonl", "preferences.test.jsonl"] {
         replies.extend(strings(file, "chosen"));
         replies.extend(strings(file, "rejected"));
@@ -443,7 +443,7 @@ fn all_sums_and_all_answers_are_right() {
     };
     let mut checked = 0;
     let others = ["sft.test.jsonl", "later-questions.dev.jsonl", "later-questions.test.jsonl"];
-    for file in CHAT_TRAINING.iter().chain(&PROMPTS_FOR_TRAINING).chain(&others) {
+    for file in CHAT_TRAINING.iter().chain(&others) {
         for record in &FILES[*file] {
             for pair in messages(record).windows(2) {
                 let (prompt, reply) = (field(&pair[0], "content"), field(&pair[1], "content"));
