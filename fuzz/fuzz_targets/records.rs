@@ -3,13 +3,13 @@
 #![no_main]
 
 use crisol_fuzz::SETUP;
-use crisol_text::{inspect, parse_jsonl_lines};
+use crisol_text::{inspect, jsonl_records};
 use libfuzzer_sys::fuzz_target;
 
 const CONTEXT: usize = 32;
 
 fuzz_target!(|data: &[u8]| {
-    let Ok(lines) = parse_jsonl_lines("data.jsonl", data) else { return };
+    let lines: Vec<_> = jsonl_records("data.jsonl", data).collect();
     for record in lines.iter().flatten() {
         for example in
             SETUP.supervised(record, CONTEXT).into_iter().flat_map(|encoded| encoded.examples)

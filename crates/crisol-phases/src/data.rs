@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use crisol_text::{
-    ReadOptions, Record, RowRange, TextError, data_files, parse_jsonl_lines, records, source_size,
+    ReadOptions, Record, RowRange, TextError, data_files, jsonl_records, records, source_size,
 };
 use crisol_world::DataFile;
 
@@ -135,14 +135,14 @@ impl DataSource {
     }
 
     /// Opens one file, folder or pattern.
-    fn open_file(&self, file: &str) -> Result<RecordIter, PhaseError> {
+    fn open_file(&self, file: &str) -> Result<RecordIter<'_>, PhaseError> {
         Ok(match self.backend(file) {
             Backend::Embedded(files) => {
                 let found = embedded(files, file).ok_or_else(|| PhaseError::NoSuchData {
                     file: file.into(),
                     known: files.iter().map(|f| f.name.as_str()).collect::<Vec<_>>().join(", "),
                 })?;
-                Box::new(parse_jsonl_lines(file, found.jsonl.as_bytes())?.into_iter())
+                Box::new(jsonl_records(file, found.jsonl.as_bytes()))
             }
             Backend::Folder(folder) => {
                 Box::new(records(&self.source(folder, file), &self.options)?)
@@ -245,18 +245,18 @@ impl DataSource {
 }
 
 /// Records or errors of a file.
-type RecordIter = Box<dyn Iterator<Item = Result<Record, TextError>> + Send>;
+type RecordIter<'d> = Box<dyn Iterator<Item = Result<Record, TextError>> + Send + 'd>;
 
 /// Streams the records of files, and stores what it ignored at the end of each.
 pub(crate) struct RecordReader<'d> {
     data: &'d DataSource,
     files: VecDeque<String>,
-    current: Option<OpenFile>,
+    current: Option<OpenFile<'d>>,
 }
 
-struct OpenFile {
+struct OpenFile<'d> {
     file: String,
-    lines: RecordIter,
+    lines: RecordIter<'d>,
     records: usize,
     ignored: Ignored,
 }

@@ -172,8 +172,7 @@ mod tests {
     #[test]
     fn every_shape_of_record_gives_a_prompt() {
         let given = |json: &str, strings| {
-            let record =
-                crisol_text::parse_jsonl_lines("x", json.as_bytes()).unwrap().remove(0).unwrap();
+            let record = crisol_text::jsonl_records("x", json.as_bytes()).next().unwrap().unwrap();
             without_answer(&record, strings).map(|record| {
                 let form = record.extra["form"].clone();
                 let Body::Prompt { prompt } = record.body else { panic!("no prompt") };

@@ -58,7 +58,7 @@ pub use message::Message;
 pub use options::{EncodingSummary, OverlongPolicy, StringFormat, TextOptions};
 pub use packing::{Packed, pack};
 pub use panics::panic_is_caught;
-pub use records::{Body, Record, Turns, parse_jsonl, parse_jsonl_lines};
+pub use records::{Body, Record, Turns, jsonl_records, parse_jsonl};
 pub use stop::StopStream;
 pub use template::ChatTemplate;
 pub use tokenizer::{

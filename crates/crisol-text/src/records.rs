@@ -156,20 +156,19 @@ impl Record {
 
 /// Parses JSON records in memory. `name` is the file's name in messages.
 pub fn parse_jsonl(name: &str, text: &str) -> Result<Vec<Record>, TextError> {
-    parse_jsonl_lines(name, text.as_bytes())?.into_iter().collect()
-}
-
-/// Parses JSON records in memory, with a result for each.
-pub fn parse_jsonl_lines(
-    name: &str,
-    bytes: &[u8],
-) -> Result<Vec<Result<Record, TextError>>, TextError> {
-    let options = ReadOptions::default();
-    let records: Vec<_> = JsonRows::new(name, bytes)
-        .map(|row| row.and_then(|row| to_record(row.location, row.object, &options)))
-        .collect();
+    let records: Vec<_> = jsonl_records(name, text.as_bytes()).collect::<Result<_, _>>()?;
     if records.is_empty() {
         return Err(TextError::NoRecords { file: name.to_owned() });
     }
     Ok(records)
+}
+
+/// Parses JSON records in memory one by one, with a result for each.
+pub fn jsonl_records<'b>(
+    name: &str,
+    bytes: &'b [u8],
+) -> impl Iterator<Item = Result<Record, TextError>> + Send + use<'b> {
+    let options = ReadOptions::default();
+    JsonRows::new(name, bytes)
+        .map(move |row| row.and_then(|row| to_record(row.location, row.object, &options)))
 }

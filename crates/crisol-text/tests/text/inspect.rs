@@ -1,7 +1,7 @@
 //! Inspection of data files.
 
 use crisol_text::inspect::{self, Inspection, Problem, Span};
-use crisol_text::{TextSetup, parse_jsonl_lines};
+use crisol_text::{TextSetup, jsonl_records};
 
 use crate::fixture;
 
@@ -10,8 +10,8 @@ fn inspect(text: &str, context: usize) -> Inspection {
 }
 
 fn inspect_with(setup: &TextSetup, text: &str, context: usize) -> Inspection {
-    let lines = parse_jsonl_lines("f", text.as_bytes()).unwrap();
-    inspect::inspect(setup, lines.into_iter(), context, usize::MAX, |_| ())
+    let lines = jsonl_records("f", text.as_bytes());
+    inspect::inspect(setup, lines, context, usize::MAX, |_| ())
 }
 
 /// Of the others, those with problems are kept, without sequences.
@@ -19,7 +19,7 @@ fn inspect_with(setup: &TextSetup, text: &str, context: usize) -> Inspection {
 fn records_beyond_those_shown_are_only_counted() {
     let line = |i: usize| format!("{{\"text\": \"hello {}\"}}\n", i % 3000);
     let text: String = (0..5000).map(line).collect::<String>() + "{\"text\": 1}\n";
-    let lines = || parse_jsonl_lines("f", text.as_bytes()).unwrap().into_iter();
+    let lines = || jsonl_records("f", text.as_bytes());
     let mut visited = 0;
     let some = inspect::inspect(&fixture::setup(), lines(), 99, 2, |_| visited += 1);
     let all = inspect(&text, 99);
@@ -220,8 +220,8 @@ fn context_that_the_template_leaves_out_is_counted() {
     let inspection = inspect_with(&setup, &records.join("\n"), 99);
     let left_out = "context left out";
     assert_eq!(kinds(&inspection), [vec![], vec![left_out], vec![left_out]]);
-    let records = parse_jsonl_lines("f", records.join("\n").as_bytes()).unwrap();
-    let counts = records.into_iter().map(|record| {
+    let records = records.join("\n");
+    let counts = jsonl_records("f", records.as_bytes()).map(|record| {
         let encoded = setup.supervised(&record.unwrap(), 99).unwrap();
         (encoded.examples.len(), encoded.summary.dropped_context)
     });

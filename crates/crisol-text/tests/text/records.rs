@@ -1,7 +1,7 @@
 //! Parsing of JSON records, and their errors.
 
 use crisol_text::{
-    Body, Message, ReadOptions, TextError, Turns, parse_jsonl, parse_jsonl_lines, records,
+    Body, Message, ReadOptions, TextError, Turns, jsonl_records, parse_jsonl, records,
 };
 
 use crate::fixture;
@@ -153,7 +153,7 @@ fn invalid_utf8_is_named_by_line_and_byte() {
     let mut bytes = b"{\"text\": \"a\"}\n{\"text\": \"".to_vec();
     bytes.extend([b'x', 0xFF, b'"', b'}', b'\n']);
     bytes.extend(b"{\"text\": \"b\"}\n");
-    let lines = parse_jsonl_lines("f", &bytes).unwrap();
+    let lines: Vec<_> = jsonl_records("f", &bytes).collect();
     assert_eq!(lines.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, false, true]);
     let message = lines[1].as_ref().unwrap_err().to_string();
     assert!(message.starts_with("f:2: invalid UTF-8 at byte 12"), "{message}");
@@ -170,7 +170,7 @@ proptest::proptest! {
     fn no_bytes_make_the_reader_panic(
         bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200),
     ) {
-        let _ = parse_jsonl_lines("f", &bytes);
+        let _ = jsonl_records("f", &bytes).count();
     }
 
     #[test]
