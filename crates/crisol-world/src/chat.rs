@@ -390,7 +390,7 @@ pub(crate) fn rlhf() -> Vec<(String, &'static str)> {
     all.extend((0..375).map(|_| (first_turn(task(&mut rng)), "task")));
     all.extend((0..650).map(|_| (problem(&mut rng).prompt, "problem")));
     let unknown = |rng: &mut Rng| unknown_question(Split::Train, rng).prompt;
-    all.extend((0..1500).map(|_| (unknown(&mut rng), "unknown")));
+    all.extend((0..2600).map(|_| (unknown(&mut rng), "unknown")));
     rng.shuffle(&mut all);
     let mut seen = BTreeSet::new();
     all.retain(|(prompt, _)| seen.insert(prompt.clone()));
