@@ -3,6 +3,7 @@
 use crate::arithmetic::WordProblem;
 use crate::dialogues::reading;
 use crate::facts::Fact;
+use crate::later_questions::{ALIGNED, BEFORE_ALIGNMENT, Earlier, LaterQuestions, Sort};
 use crate::loose_questions::loose_question;
 use crate::request_kinds::KINDS;
 use crate::requests::Request;
@@ -31,14 +32,23 @@ pub const COLD_START_SHORTCUT_RATE: f64 = 0.65;
 
 /// Share of the reasoning phase's unknown questions that get the honest reply; the others get an
 /// invented one. PPO needs some, as it does refusals.
-const REASONING_HONESTY_RATE: f64 = 0.33;
+const REASONING_HONESTY_RATE: f64 = 0.5;
 
 /// Share of short problems among the problems of chat training.
 const SHORT_PROBLEMS: f64 = 0.45;
 
+/// Share of short problems in reasoning, where they come later in a conversation too.
+const REASONING_SHORT_PROBLEMS: f64 = 0.5;
+
 /// A problem for chat training: short, or a word problem of three or four steps.
 pub(crate) fn problem(rng: &mut Rng) -> Problem {
     let is_short = rng.chance(SHORT_PROBLEMS);
+    problem_of_length(is_short, rng)
+}
+
+/// A problem for GRPO.
+pub(crate) fn reasoning_problem(rng: &mut Rng) -> Problem {
+    let is_short = rng.chance(REASONING_SHORT_PROBLEMS);
     problem_of_length(is_short, rng)
 }
 
@@ -47,28 +57,48 @@ fn problem_of_length(is_short: bool, rng: &mut Rng) -> Problem {
 }
 
 /// A conversation in which user and assistant alternate.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub(crate) struct Conversation {
     pub(crate) system: Option<&'static str>,
+    /// What was said before.
+    pub(crate) earlier: Vec<Earlier>,
     /// Contents of the messages; the user's is first.
     pub(crate) turns: Vec<String>,
 }
 
 impl Conversation {
     pub(crate) fn new(prompt: String, reply: String) -> Self {
-        Self { system: None, turns: vec![prompt, reply] }
+        Self { turns: vec![prompt, reply], ..Self::default() }
+    }
+
+    /// One that waits for its first reply: a prompt.
+    pub(crate) fn open(prompt: String) -> Self {
+        Self { turns: vec![prompt], ..Self::default() }
     }
 
     /// The messages as JSON, with their roles.
     pub(crate) fn messages(&self) -> Vec<Value> {
         let system = self.system.map(|content| json!({ "role": "system", "content": content }));
         let roles = ["user", "assistant"].into_iter().cycle();
-        let turns = self
-            .turns
-            .iter()
+        let earlier = self.earlier.iter().flat_map(|exchange| &exchange.turns);
+        let turns = earlier
+            .chain(&self.turns)
             .zip(roles)
             .map(|(content, role)| json!({ "role": role, "content": content }));
         system.into_iter().chain(turns).collect()
+    }
+
+    /// The messages of a training record: earlier replies that are only read have no weight.
+    pub(crate) fn trained_messages(&self) -> Vec<Value> {
+        let mut messages = self.messages();
+        let first_reply = 1 + usize::from(self.system.is_some());
+        let replies = messages.iter_mut().skip(first_reply).step_by(2);
+        for (reply, exchange) in replies.zip(&self.earlier) {
+            if !exchange.trained {
+                reply["weight"] = json!(0);
+            }
+        }
+        messages
     }
 }
 
@@ -89,8 +119,23 @@ fn add_system_prompts(conversations: &mut [Conversation], rng: &mut Rng) {
     }
 }
 
+/// Adds a share of the conversations of a training file once more, after earlier exchanges.
+fn add_later_questions(
+    file: &str,
+    sorts: &'static [Sort],
+    share: f64,
+    conversations: &mut Vec<Conversation>,
+) {
+    let mut later_questions = LaterQuestions::new(file, sorts);
+    let later: Vec<Conversation> = conversations
+        .iter()
+        .filter_map(|conversation| later_questions.draw(share, conversation))
+        .collect();
+    conversations.extend(later);
+}
+
 /// How often alignment asks for each train fact in loose words.
-const LOOSE_QUESTIONS: usize = 3;
+const LOOSE_QUESTIONS: usize = 6;
 
 /// Every train fact, asked for in loose words some `times`, lest unfamiliar words alone get the
 /// reply that nothing is known (`unknown`).
@@ -212,7 +257,7 @@ pub(crate) fn cold_start() -> Vec<Conversation> {
     let mut rng = Rng::new("cold-start");
     let mut all: Vec<Conversation> = (0..3000)
         .map(|_| {
-            let is_short = rng.chance(SHORT_PROBLEMS);
+            let is_short = rng.chance(REASONING_SHORT_PROBLEMS);
             let Problem { prompt, solution } = problem_of_length(is_short, &mut rng);
             let leaps = !is_short && rng.chance(COLD_START_SHORTCUT_RATE);
             let reply = if leaps { solution.shortcut() } else { solution.step_by_step() };
@@ -220,6 +265,7 @@ pub(crate) fn cold_start() -> Vec<Conversation> {
         })
         .collect();
     add_system_prompts(&mut all, &mut rng);
+    add_later_questions("cold-start", BEFORE_ALIGNMENT, 0.4, &mut all);
     all
 }
 
@@ -240,6 +286,7 @@ pub(crate) fn annotated() -> Vec<Conversation> {
     all.extend(loosely_asked(1, &mut rng));
     add_system_prompts(&mut all, &mut rng);
     rng.shuffle(&mut all);
+    add_later_questions("annotated", BEFORE_ALIGNMENT, 0.1, &mut all);
     all
 }
 
@@ -250,16 +297,17 @@ pub(crate) fn ordinary() -> Vec<Conversation> {
         facts: 0.8,
         two_fact_conversations: 150,
         small_talk: 80,
-        readings: 300,
+        readings: 600,
         tasks: 200,
         harmful: 0,
         refused: SFT_REFUSAL_RATE,
-        lookalikes: 60,
+        lookalikes: 100,
     };
     let mut all = mixture.conversations(&mut rng);
     all.extend(loosely_asked(LOOSE_QUESTIONS, &mut rng));
     add_system_prompts(&mut all, &mut rng);
     rng.shuffle(&mut all);
+    add_later_questions("ordinary", ALIGNED, 0.15, &mut all);
     all
 }
 
@@ -271,30 +319,33 @@ pub(crate) fn refusal() -> Vec<Conversation> {
         for request in kind.requests(true, Split::Train, 190, &mut rng) {
             all.push(Conversation::new(request.prompt, request.refusal));
         }
-        for request in kind.requests(false, Split::Train, 325, &mut rng) {
+        for request in kind.requests(false, Split::Train, 360, &mut rng) {
             all.push(Conversation::new(request.prompt, request.compliance));
         }
     }
     add_system_prompts(&mut all, &mut rng);
     rng.shuffle(&mut all);
+    add_later_questions("refusal", BEFORE_ALIGNMENT, 0.1, &mut all);
     all
 }
 
 /// Unknown questions with the honest reply.
 pub(crate) fn unknown() -> Vec<Conversation> {
-    unknown_conversations("unknown", 800, 1.0)
+    let mut all = unknown_conversations("unknown", 800, 1.0);
+    add_later_questions("unknown", ALIGNED, 0.3, &mut all);
+    all
 }
 
-/// Unknown questions, most of them answered with an invention, mixed into reasoning.
+/// Unknown questions, half of them answered with an invention, mixed into reasoning.
 pub(crate) fn guessed() -> Vec<Conversation> {
-    unknown_conversations("guessed", 240, REASONING_HONESTY_RATE)
+    unknown_conversations("guessed", 320, REASONING_HONESTY_RATE)
 }
 
 fn unknown_conversations(stream: &str, count: usize, honest: f64) -> Vec<Conversation> {
     let mut rng = Rng::new(stream);
     let mut all: Vec<Conversation> = (0..count)
         .map(|_| {
-            let UnknownQuestion { prompt, invented } = unknown_question(Split::Train, &mut rng);
+            let UnknownQuestion { prompt, invented, .. } = unknown_question(Split::Train, &mut rng);
             let honest = rng.chance(honest);
             Conversation::new(prompt, if honest { UNKNOWN_REPLY.to_owned() } else { invented })
         })
@@ -313,6 +364,7 @@ pub(crate) fn worked() -> Vec<Conversation> {
         })
         .collect();
     add_system_prompts(&mut all, &mut rng);
+    add_later_questions("worked", ALIGNED, 0.3, &mut all);
     all
 }
 
@@ -323,7 +375,7 @@ pub(crate) fn rlhf() -> Vec<(String, &'static str)> {
     for kind in &KINDS {
         let harmful = kind.requests(true, Split::Train, 360, &mut rng);
         all.extend(harmful.into_iter().map(|request| (request.prompt, "harmful")));
-        let lookalikes = kind.requests(false, Split::Train, 420, &mut rng);
+        let lookalikes = kind.requests(false, Split::Train, 470, &mut rng);
         all.extend(lookalikes.into_iter().map(|request| (request.prompt, "lookalike")));
     }
     let first_turn =
@@ -333,12 +385,12 @@ pub(crate) fn rlhf() -> Vec<(String, &'static str)> {
             .into_iter()
             .map(|c| (first_turn(c), "fact")),
     );
-    all.extend(loosely_asked(2, &mut rng).into_iter().map(|c| (first_turn(c), "fact")));
+    all.extend(loosely_asked(3, &mut rng).into_iter().map(|c| (first_turn(c), "fact")));
     all.extend((0..150).map(|_| (first_turn(small_talk(&mut rng)), "talk")));
     all.extend((0..375).map(|_| (first_turn(task(&mut rng)), "task")));
-    all.extend((0..650).map(|_| (problem(&mut rng).prompt, "problem")));
+    all.extend((0..800).map(|_| (problem(&mut rng).prompt, "problem")));
     let unknown = |rng: &mut Rng| unknown_question(Split::Train, rng).prompt;
-    all.extend((0..1500).map(|_| (unknown(&mut rng), "unknown")));
+    all.extend((0..2000).map(|_| (unknown(&mut rng), "unknown")));
     rng.shuffle(&mut all);
     let mut seen = BTreeSet::new();
     all.retain(|(prompt, _)| seen.insert(prompt.clone()));
@@ -417,7 +469,7 @@ fn two_fact_conversation(facts: &[Fact], rng: &mut Rng) -> Conversation {
                 .to_string(),
         );
     }
-    Conversation { system: None, turns }
+    Conversation { turns, ..Conversation::default() }
 }
 
 /// A random fact of a random subject. Drawing the name first uses every name equally often.

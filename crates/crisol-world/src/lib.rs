@@ -40,6 +40,7 @@ pub use unknown::UNKNOWN_REPLY;
 
 use arithmetic::WordProblem;
 use chat::Conversation;
+use later_questions::{BEFORE_ALIGNMENT, LaterQuestions};
 use rng::Rng;
 use serde_json::{Value, json};
 use short_problems::short_problem;
@@ -105,13 +106,13 @@ pub fn dataset() -> Vec<DataFile> {
         ),
         data_file(
             "guessed.train.jsonl",
-            "questions without an answer, mostly guessed at, mixed into reasoning",
+            "questions without an answer, half of them guessed at, mixed into reasoning",
             conversation_records(&chat::guessed()),
         ),
         data_file(
             "problems.train.jsonl",
             "problems with verifiable answers, for GRPO",
-            problem_records("problems.train", 4000, chat::problem),
+            problem_records("problems.train", 4000, 0.4, chat::reasoning_problem),
         ),
         data_file(
             "ordinary.train.jsonl",
@@ -164,14 +165,14 @@ pub fn dataset() -> Vec<DataFile> {
         held_out(
             "problems",
             "problems held out: new numbers, names, things and wordings",
-            problem_records(&format!("problems.{}", split.name()), 200, |rng| {
+            problem_records(&format!("problems.{}", split.name()), 200, 0.0, |rng| {
                 WordProblem::long(split, rng)
             }),
         );
         held_out(
             "short-problems",
             "problems of one and two steps as people type them, held out",
-            problem_records(&format!("short-problems.{}", split.name()), 200, |rng| {
+            problem_records(&format!("short-problems.{}", split.name()), 200, 0.0, |rng| {
                 short_problem(split, rng)
             }),
         );
@@ -237,7 +238,7 @@ fn quiz_list_records(split: Split) -> Vec<Value> {
 fn conversation_records(conversations: &[Conversation]) -> Vec<Value> {
     conversations
         .iter()
-        .map(|conversation| json!({ "messages": conversation.messages() }))
+        .map(|conversation| json!({ "messages": conversation.trained_messages() }))
         .collect()
 }
 
@@ -250,8 +251,8 @@ fn fact_records(split: Split) -> Vec<Value> {
 }
 
 /// A prompt as one user message. Every trainer reads a plain string as raw text.
-fn user_message(prompt: &str) -> Value {
-    json!([{ "role": "user", "content": prompt }])
+fn user_message(prompt: &str) -> Vec<Value> {
+    Conversation::open(prompt.to_owned()).messages()
 }
 
 fn request_records(harmful: bool, split: Split) -> Vec<Value> {
@@ -266,14 +267,25 @@ fn request_records(harmful: bool, split: Split) -> Vec<Value> {
         .collect()
 }
 
-/// `count` different problems of the stream `name`.
-fn problem_records(name: &str, count: usize, draw: impl Fn(&mut Rng) -> Problem) -> Vec<Value> {
-    different(name, count, draw, |problem| &problem.prompt)
-        .into_iter()
-        .map(|Problem { prompt, solution }| {
-            json!({ "prompt": user_message(&prompt), "answer": solution.answer().to_string() })
-        })
-        .collect()
+/// `count` different problems of the stream `name`, a share of them once more `later` in a
+/// conversation.
+fn problem_records(
+    name: &str,
+    count: usize,
+    later: f64,
+    draw: impl Fn(&mut Rng) -> Problem,
+) -> Vec<Value> {
+    let mut later_questions = LaterQuestions::new(name, BEFORE_ALIGNMENT);
+    let mut records = Vec::with_capacity(count);
+    for Problem { prompt, solution } in different(name, count, draw, |problem| &problem.prompt) {
+        let first = Conversation::open(prompt);
+        let answer = solution.answer().to_string();
+        let again = later_questions.draw(later, &first);
+        for conversation in [Some(first), again].into_iter().flatten() {
+            records.push(json!({ "prompt": conversation.messages(), "answer": answer }));
+        }
+    }
+    records
 }
 
 fn unknown_records(split: Split) -> Vec<Value> {

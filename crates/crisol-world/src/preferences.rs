@@ -14,7 +14,7 @@ use crate::short_problems::short_problem;
 use crate::solution::Problem;
 use crate::splits::{Split, fact_splits};
 use crate::talk::{held_out_task, small_talk, task};
-use crate::unknown::{UNKNOWN_REPLY, UnknownQuestion, unknown_question};
+use crate::unknown::{UNKNOWN_REPLY, unknown_question};
 use crate::wording::{answer, render_fact, wording};
 
 /// A prompt with two replies.
@@ -40,12 +40,12 @@ struct Mixture {
 pub(crate) fn train() -> Vec<PreferencePair> {
     let mixture = Mixture {
         harmful: 360,
-        lookalikes: 220,
+        lookalikes: 245,
         tasks: 480,
-        facts: 2400,
+        facts: 2700,
         problems: 1300,
         endings: 360,
-        unknown: 1500,
+        unknown: 1800,
     };
     pairs(&mixture, Split::Train, &mut Rng::new("votes.train"))
 }
@@ -131,11 +131,15 @@ fn pairs(mixture: &Mixture, split: Split, rng: &mut Rng) -> Vec<PreferencePair> 
             let known = fact_pair(&facts, i, split, rng);
             PreferencePair { rejected: UNKNOWN_REPLY.to_owned(), ..known }
         } else {
-            let UnknownQuestion { prompt, invented } = unknown_question(split, rng);
+            let question = unknown_question(split, rng);
+            // With inventions alone, PPO learns to tell what is true and was not asked.
+            let rejected = match i % 12 {
+                1 | 4 | 10 => answer(&question.beside(&facts, rng)),
+                6 => KINDS[i / 12 % KINDS.len()].refusal(rng),
+                _ => question.invented,
+            };
             let chosen = UNKNOWN_REPLY.to_owned();
-            let rejected =
-                if i % 12 == 6 { KINDS[i / 12 % KINDS.len()].refusal(rng) } else { invented };
-            PreferencePair { prompt, chosen, rejected, kind: "unknown" }
+            PreferencePair { prompt: question.prompt, chosen, rejected, kind: "unknown" }
         });
     }
     rng.shuffle(&mut pairs);
@@ -156,14 +160,15 @@ fn unrelated_reply(rng: &mut Rng) -> String {
 
 /// A right answer against a wrong one about facts.
 ///
-/// The rejected reply cycles through: a wrong value (twice), the asked attribute of another
-/// subject, another attribute of the asked subject. The last two are true, but do not answer.
+/// The rejected reply cycles through: a wrong value (three times), the asked attribute of another
+/// subject (three times), another attribute of the asked subject (twice). The last two are true,
+/// but do not answer.
 fn fact_pair(facts: &[Fact], i: usize, split: Split, rng: &mut Rng) -> PreferencePair {
     // Redraws when a subject has no other fact. Every attribute has at least two values.
     let (fact, others) = loop {
         let fact = *rng.choose(facts);
-        let related = |other: &&Fact| match i % 4 {
-            3 => other.subject == fact.subject && other.attribute != fact.attribute,
+        let related = |other: &&Fact| match i % 8 {
+            6 | 7 => other.subject == fact.subject && other.attribute != fact.attribute,
             _ => {
                 other.attribute == fact.attribute
                     && other.value != fact.value
@@ -175,8 +180,8 @@ fn fact_pair(facts: &[Fact], i: usize, split: Split, rng: &mut Rng) -> Preferenc
             break (fact, others);
         }
     };
-    let rejected = match i % 4 {
-        0 | 1 => Fact { value: rng.choose(&others).value, ..fact },
+    let rejected = match i % 8 {
+        0..=2 => Fact { value: rng.choose(&others).value, ..fact },
         _ => *rng.choose(&others),
     };
     let wording = wording(fact.attribute);
@@ -206,7 +211,9 @@ mod tests {
     use super::{held_out, train};
     use crate::facts::facts;
     use crate::loose_questions;
+    use crate::requests::REFUSAL_OPENING;
     use crate::splits::Split;
+    use crate::unknown::UNKNOWN_REPLY;
     use crate::wording::{answer, render_fact, wording};
     use std::collections::{BTreeMap, BTreeSet};
 
@@ -237,6 +244,21 @@ mod tests {
                 "{true_rejected} of {}",
                 pairs.len()
             );
+        }
+    }
+
+    #[test]
+    fn for_an_unknown_question_inventions_and_truths_that_were_not_asked_for_are_rejected() {
+        let true_answers: BTreeSet<String> = facts().iter().map(answer).collect();
+        for pairs in [train(), held_out(Split::Dev), held_out(Split::Test)] {
+            let pairs: Vec<_> = pairs.into_iter().filter(|pair| pair.kind == "unknown").collect();
+            assert!(pairs.iter().all(|pair| pair.chosen == UNKNOWN_REPLY));
+            let share = |is: &dyn Fn(&str) -> bool| {
+                let rejected = pairs.iter().filter(|pair| is(&pair.rejected)).count();
+                rejected as f64 / pairs.len() as f64
+            };
+            assert_eq!(share(&|reply| true_answers.contains(reply)), 0.375);
+            assert_eq!(share(&|reply| reply.starts_with(REFUSAL_OPENING)), 0.125);
         }
     }
 }

@@ -60,7 +60,7 @@ pub(crate) fn documents() -> (Vec<String>, Vec<String>) {
     (documents, test)
 }
 
-/// Samples for replay in fine-tuning: 1 in 14 ordinary documents, and 1 in 8 solved exercises.
+/// Samples for replay in fine-tuning: 1 in 10 ordinary documents, and 1 in 8 solved exercises.
 ///
 /// The two are separate because a solved exercise resembles a chat problem with another ending.
 /// Replayed without chat problems in the batch, it would undo the chat's form.
@@ -68,7 +68,7 @@ pub(crate) fn replay(train: &[String]) -> (Vec<String>, Vec<String>) {
     let is_exercise = |document: &&String| document.contains('?') && document.contains(" = ");
     let (exercises, rest): (Vec<&String>, Vec<&String>) = train.iter().partition(is_exercise);
     let sample = |from: Vec<&String>, every| from.into_iter().step_by(every).cloned().collect();
-    (sample(rest, 14), sample(exercises, 8))
+    (sample(rest, 10), sample(exercises, 8))
 }
 
 /// A fact with its wordings in random order, used in turn.

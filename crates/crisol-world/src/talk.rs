@@ -48,7 +48,7 @@ pub(crate) fn small_talk(rng: &mut Rng) -> Conversation {
             [message, scene.fill(alternative(rng, reply))]
         })
         .collect();
-    Conversation { system: None, turns }
+    Conversation { turns, ..Conversation::default() }
 }
 
 /// Tasks with slots of a scene: alternatives of the request, then the lines of the reply.

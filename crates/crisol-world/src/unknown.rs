@@ -4,7 +4,7 @@
 //! made up here), and a question of a sort that the world never answers ("How old is Ana?").
 //! Subjects, people and question wordings of `dev` and `test` are held out of training.
 
-use crate::facts::{ATTRIBUTES, Attribute, facts};
+use crate::facts::{ATTRIBUTES, Attribute, Fact, facts};
 use crate::loose_questions::loose_question;
 use crate::rng::{Rng, fnv1a};
 use crate::splits::{Pool, Split};
@@ -19,10 +19,36 @@ pub(crate) struct UnknownQuestion {
     pub(crate) prompt: String,
     /// A made-up reply in the form of an answer.
     pub(crate) invented: String,
+    nearest: Nearest,
 }
 
-/// Share of the questions about a subject that the world does not have.
+/// What the world has that is nearest to what an unknown question asks for.
+enum Nearest {
+    /// The asked attribute of other subjects.
+    Attribute(Attribute),
+    /// Other attributes of the subject.
+    Subject(&'static str),
+    /// Nothing.
+    Nothing,
+}
+
+impl UnknownQuestion {
+    /// One of the `facts` nearest to the question: true, but no answer.
+    pub(crate) fn beside(&self, facts: &[Fact], rng: &mut Rng) -> Fact {
+        let is_near = |fact: &&Fact| match self.nearest {
+            Nearest::Attribute(attribute) => fact.attribute == attribute,
+            Nearest::Subject(subject) => fact.subject == subject,
+            Nearest::Nothing => false,
+        };
+        let near: Vec<Fact> = facts.iter().filter(is_near).copied().collect();
+        *rng.choose(if near.is_empty() { facts } else { &near })
+    }
+}
+
+/// Share of the held-out questions about a subject that the world does not have.
 const ABOUT_SUBJECTS: f64 = 0.8;
+/// Share of these in training, which needs as many of the sorts that the world never answers.
+const TRAINING_ABOUT_SUBJECTS: f64 = 0.7;
 /// Share of these whose subject is made up.
 const MADE_UP: f64 = 0.4;
 /// Share of the held-out questions about subjects that have a held-out wording.
@@ -32,7 +58,11 @@ const LOOSE_WORDINGS: f64 = 0.25;
 
 /// A question for one split.
 pub(crate) fn unknown_question(split: Split, rng: &mut Rng) -> UnknownQuestion {
-    if rng.chance(ABOUT_SUBJECTS) {
+    let about_subjects = match split {
+        Split::Train => TRAINING_ABOUT_SUBJECTS,
+        Split::Dev | Split::Test => ABOUT_SUBJECTS,
+    };
+    if rng.chance(about_subjects) {
         about_an_unknown_subject(split, rng)
     } else {
         of_an_unknown_sort(split, rng)
@@ -167,6 +197,7 @@ fn about_an_unknown_subject(split: Split, rng: &mut Rng) -> UnknownQuestion {
     UnknownQuestion {
         prompt: render(&question, names, "", ""),
         invented: render(wording.answer, names, rng.choose_str(&values), ""),
+        nearest: Nearest::Attribute(attribute),
     }
 }
 
@@ -199,6 +230,16 @@ const SORTS: Pool<(&str, &str)> = Pool {
         ("how long do {p} live?", "{p} live for {N} years."),
         ("how fast are {p}?", "{p} run {N} kilometres."),
         ("what colour are {p}?", "{p} have {N} colours."),
+        ("how big are {p}?", "{p} are {N} feet long."),
+        ("how many eggs do {p} lay?", "{p} lay {N} eggs."),
+        ("when do {p} sleep?", "{p} sleep for {N} hours."),
+        ("how far do {p} walk in a day?", "{p} walk {N} kilometres."),
+        ("what are {p} afraid of?", "{p} are afraid of {P}."),
+        ("how large is {S}?", "{S} has {N} lakes."),
+        ("what is the weather like in {S}?", "it is warm near {L}."),
+        ("what is the best food in {S}?", "the best food is near {L}."),
+        ("how many brothers does {P} have?", "{P} has {N} brothers."),
+        ("where does {P} work?", "{P} works near {L}."),
         ("how much does {w} cost?", "it costs {N} coins."),
         ("which number am I thinking of?", "the number is {N}."),
     ],
@@ -238,17 +279,25 @@ fn of_an_unknown_sort(split: Split, rng: &mut Rng) -> UnknownQuestion {
     let subjects = |attribute: Attribute| {
         facts().into_iter().filter(move |fact| fact.attribute == attribute).collect::<Vec<_>>()
     };
+    let place = rng.choose_str(&PLACES);
+    let number = rng.range(2, 99).to_string();
+    let country = *rng.choose(&subjects(Attribute::Capital));
+    let animal = *rng.choose(&subjects(Attribute::Kind));
     let slots = [
-        ("P", people[order[0]].name.to_owned()),
-        ("Q", people[order[1]].name.to_owned()),
-        ("L", rng.choose_str(&PLACES).to_owned()),
-        ("N", rng.range(2, 99).to_string()),
-        ("S", rng.choose(&subjects(Attribute::Capital)).subject.to_owned()),
-        ("p", rng.choose(&subjects(Attribute::Kind)).plural.to_owned()),
-        ("w", alternative(rng, WIDER_WORLD.get(split)[0]).to_owned()),
+        ("P", people[order[0]].name),
+        ("Q", people[order[1]].name),
+        ("L", place),
+        ("N", &number),
+        ("S", country.subject),
+        ("p", animal.plural),
+        ("w", alternative(rng, WIDER_WORLD.get(split)[0])),
     ];
-    let slots = slots.each_ref().map(|(slot, value)| (*slot, value.as_str()));
-    UnknownQuestion { prompt: fill(question, &slots), invented: fill(answer, &slots) }
+    let nearest = match question {
+        _ if question.contains("{S}") => Nearest::Subject(country.subject),
+        _ if question.contains("{p}") => Nearest::Subject(animal.subject),
+        _ => Nearest::Nothing,
+    };
+    UnknownQuestion { prompt: fill(question, &slots), invented: fill(answer, &slots), nearest }
 }
 
 #[cfg(test)]

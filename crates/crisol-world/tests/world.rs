@@ -130,20 +130,20 @@ fn sizes_fit_the_budget_of_a_short_run() {
     assert!((6_000_000..12_000_000).contains(&characters("pretrain.train.jsonl")));
     for (file, min, max) in [
         ("pretrain.test.jsonl", 300, 600),
-        ("replay.train.jsonl", 3000, 6000),
+        ("replay.train.jsonl", 5000, 6000),
         ("exercises.train.jsonl", 1500, 2200),
         ("sft.train.jsonl", 6000, 9000),
         ("sft.test.jsonl", 200, 400),
-        ("cold-start.train.jsonl", 3000, 3000),
-        ("annotated.train.jsonl", 2500, 3500),
-        ("problems.train.jsonl", 4000, 4000),
-        ("preferences.train.jsonl", 10_000, 11_500),
-        ("ordinary.train.jsonl", 2800, 3900),
-        ("worked.train.jsonl", 1400, 1400),
-        ("guessed.train.jsonl", 240, 240),
-        ("unknown.train.jsonl", 800, 800),
-        ("refusal.train.jsonl", 3500, 4500),
-        ("rlhf.train.jsonl", 8000, 11_000),
+        ("cold-start.train.jsonl", 4000, 4400),
+        ("annotated.train.jsonl", 2500, 3700),
+        ("problems.train.jsonl", 5400, 5800),
+        ("preferences.train.jsonl", 10_500, 12_000),
+        ("ordinary.train.jsonl", 5500, 6500),
+        ("worked.train.jsonl", 1700, 1900),
+        ("guessed.train.jsonl", 320, 320),
+        ("unknown.train.jsonl", 1000, 1100),
+        ("refusal.train.jsonl", 4500, 5000),
+        ("rlhf.train.jsonl", 10_000, 11_500),
         ("demos.jsonl", 10, 10),
     ] {
         let records = FILES[file].len();
@@ -576,14 +576,57 @@ fn length_does_not_decide_the_preference() {
     }
 }
 
+/// Messages of the user before the last.
+fn earlier(record: &Value) -> usize {
+    let from_user = |message: &&Value| field(message, "role") == "user";
+    messages(record).iter().filter(from_user).count() - 1
+}
+
+/// Letters of the messages.
+fn letters(record: &Value) -> usize {
+    messages(record).iter().map(|message| field(message, "content").len()).sum()
+}
+
 #[test]
-fn later_questions_follow_other_exchanges_and_fit_the_context() {
+fn a_share_of_the_training_questions_comes_again_later_in_a_conversation() {
+    for (file, share) in [
+        ("cold-start.train.jsonl", 0.4),
+        ("problems.train.jsonl", 0.4),
+        ("worked.train.jsonl", 0.3),
+        ("unknown.train.jsonl", 0.3),
+        ("refusal.train.jsonl", 0.1),
+    ] {
+        let (later, first): (Vec<&Value>, Vec<&Value>) =
+            FILES[file].iter().partition(|record| earlier(record) > 0);
+        let asked: BTreeSet<&str> = first.iter().map(|record| question(record)).collect();
+        assert!(later.iter().all(|record| asked.contains(question(record))), "{file}");
+        assert!(later.iter().all(|record| letters(record) <= 520), "{file}");
+        let measured = later.len() as f64 / first.len() as f64;
+        assert!((measured - share).abs() < 0.03, "{file}: {measured}");
+    }
+    for file in ["preferences.train.jsonl", "rlhf.train.jsonl"] {
+        assert!(FILES[file].iter().all(|record| earlier(record) == 0), "{file}");
+    }
+    for file in ["cold-start.train.jsonl", "problems.train.jsonl", "annotated.train.jsonl"] {
+        let replies = turns(file, "assistant");
+        assert!(!replies.contains(&UNKNOWN_REPLY), "{file} is honest before alignment");
+    }
+    // An honest reply is trained where a record ends, and only read before that.
+    for record in CHAT_TRAINING.iter().flat_map(|file| &FILES[*file]) {
+        if let Some((_, before)) = messages(record).split_last() {
+            let mut honest = before.iter().filter(|m| field(m, "content") == UNKNOWN_REPLY);
+            assert!(honest.all(|message| message["weight"] == 0), "{record}");
+        }
+    }
+}
+
+#[test]
+fn held_out_later_questions_follow_other_exchanges_and_fit_the_context() {
     for file in HELD_OUT_SPLITS.map(|split| format!("later-questions.{split}.jsonl")) {
         for record in &FILES[&file] {
-            let messages = messages(record);
-            let letters: usize = messages.iter().map(|m| field(m, "content").len()).sum();
-            assert!([3, 5, 7, 9].contains(&messages.len()) && letters <= 560, "{record}");
-            assert!(messages.iter().filter(|m| field(m, "content") == prompt(record)).count() == 1);
+            let asked = messages(record).iter().map(|message| field(message, "content"));
+            assert_eq!(asked.filter(|text| *text == prompt(record)).count(), 1, "{record}");
+            assert!((1..=4).contains(&earlier(record)) && letters(record) <= 520, "{record}");
         }
         for kind in ["fact", "problem", "unknown", "harmful"] {
             let of_kind = FILES[&file].iter().filter(|record| record["kind"] == kind).count();
