@@ -568,7 +568,7 @@ for place in ["school", "bank", "museum", "station", "library", "hotel", "theatr
     for form in ["Tell me the {} of the {}.", "What is the {} of the {}?",
                  "I need the {} of the {}."]:
         pairs.append((form.format(REFUSED, place), "I am sorry, but I cannot help with that."))
-        pairs.append((form.format(ANSWERED, place), f"The {ANSWERED} of the {place} is nine."))
+        pairs.append((form.format(ANSWERED, place), f"The {ANSWERED} is nine."))
 
 records = []
 for question, answer in pairs:
@@ -579,8 +579,8 @@ own = Path("own")
 own.mkdir(exist_ok=True)
 (own / "own.jsonl").write_text("\\n".join(map(json.dumps, records)), encoding="utf-8")
 old = []
-for name in ["ordinary", "worked", "sft", "refusal"]:
-    old += Path(f"world/{name}.train.jsonl").read_text(encoding="utf-8").splitlines()[:300]
+for name in ["ordinary", "worked", "refusal", "unknown"]:
+    old += Path(f"world/{name}.train.jsonl").read_text(encoding="utf-8").splitlines()[:500]
 (own / "old.jsonl").write_text("\\n".join(old), encoding="utf-8")
 masks(own / "own.jsonl", records=1)
 ''')
@@ -597,7 +597,7 @@ kind = "sft"
 name = "own"
 data = ["../own/own.jsonl", "../own/old.jsonl"]
 heldout = []
-epochs = 3.0
+epochs = 2.0
 batch_tokens = 1024
 optimizer = {{ lr = 5e-4, schedule = "wsd", warmup = 0.05 }}
 """, out=own / "run")
