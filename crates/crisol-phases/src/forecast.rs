@@ -169,12 +169,12 @@ mod tests {
         const OF_ANSWERS: f64 = 0.15;
         let counted = [
             ("pretrain", 22.43, OF_DATA),
-            ("sft", 5.34, OF_DATA),
-            ("reason", 13.35, OF_ANSWERS),
-            ("refuse", 4.3, OF_DATA),
-            ("reward", 5.18, OF_DATA),
-            ("ppo", 17.38, OF_ANSWERS),
-            ("dpo", 9.67, OF_DATA),
+            ("sft", 6.1, OF_DATA),
+            ("reason", 20.01, OF_ANSWERS),
+            ("refuse", 6.77, OF_DATA),
+            ("reward", 6.53, OF_DATA),
+            ("ppo", 18.55, OF_ANSWERS),
+            ("dpo", 12.28, OF_DATA),
         ];
         let recipe = Recipe::embedded();
         let forecast = forecast(&recipe, None, 2).expect("the embedded data is there");
