@@ -117,7 +117,10 @@ impl Lengths {
     /// How many batches of `tokens` tokens they fill.
     pub(crate) fn batches(&self, tokens: usize) -> f64 {
         let lengths: Vec<usize> = self.0.iter().map(|(length, _)| length.tokens).collect();
-        pack(&lengths, tokens).len() as f64 * self.count() / lengths.len().max(1) as f64
+        // By tokens, not by documents: files are sampled at different rates.
+        let sampled: usize = lengths.iter().sum();
+        let all: f64 = self.0.iter().map(|(length, count)| length.tokens as f64 * count).sum();
+        pack(&lengths, tokens).len() as f64 * all / sampled.max(1) as f64
     }
 
     /// Mean tokens of a document; 0 without documents.
@@ -155,6 +158,19 @@ mod tests {
         close(all.forward(&shape).0, some.forward(&shape).0);
         close(all.batches(128), some.batches(128));
         assert_eq!((all.count(), all.mean_tokens()), (some.count(), some.mean_tokens()));
+    }
+
+    /// Long documents of a small file, all of them, beside a tenth of a large file's short ones.
+    #[test]
+    fn files_sampled_at_different_rates_fill_the_batches_of_all() {
+        let length = |tokens| Length { tokens, rows: tokens - 1 };
+        let short = |i: usize| length(10 + i % 7);
+        let long = |i: usize| length(50 + i % 9);
+        let all: Lengths = (0..2100).map(short).chain((0..210).map(long)).collect();
+        let sampled = (0..2100).step_by(10).map(|i| (short(i), 10.0));
+        let some: Lengths = sampled.chain((0..210).map(|i| (long(i), 1.0))).collect();
+        let ratio = some.batches(512) / all.batches(512);
+        assert!((ratio - 1.0).abs() < 0.05, "{ratio}");
     }
 
     #[test]
